@@ -1,0 +1,177 @@
+"""The config as frozen dataclasses: what the rest of minato sees; defaults are those of the contract."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
+
+
+class BalancerKind(enum.Enum):
+    ROUND_ROBIN = "RoundRobin"
+    LEAST_CONNECTIONS = "LeastConnections"
+
+
+class CacheKind(enum.Enum):
+    LRU = "LRU"
+    LFU = "LFU"
+
+
+class LogFormat(enum.Enum):
+    COMBINED = "combined"
+    JSON = "json"
+
+
+@dataclass(frozen=True, slots=True)
+class CacheConfig:
+    """The response cache, per worker. Sizes in bytes; ``ttl_s`` is the freshness lifetime of responses without one."""
+
+    enabled: bool = False
+    kind: CacheKind = CacheKind.LRU
+    capacity: int = 100
+    max_body_size_bytes: int = 1_048_576
+    max_memory_bytes: int = 268_435_456
+    ttl_s: float = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class HealthConfig:
+    """Active health checks. ``expect``: the inclusive status ranges that count as healthy."""
+
+    interval_s: float = 10.0
+    tcp_timeout_s: float = 1.0
+    http_timeout_s: float = 5.0
+    rise: int = 1
+    fall: int = 1
+    expect: tuple[tuple[int, int], ...] = ((200, 200),)
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """All in seconds."""
+
+    connect_s: float = 5.0
+    response_s: float = 10.0
+    read_s: float = 60.0
+    write_s: float = 60.0
+    client_header_s: float = 10.0
+    client_body_s: float = 60.0
+    client_idle_s: float = 75.0
+    upstream_idle_s: float = 90.0
+    drain_s: float = 30.0
+    heartbeat_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Caps; 0 means none for ``body_bytes`` and ``upstream_connections``."""
+
+    header_bytes: int = 32_768
+    header_fields: int = 100
+    target_bytes: int = 8_192
+    body_bytes: int = 0
+    connections: int = 10_000
+    upstream_connections: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class AccessLogConfig:
+    """``path``: ``off``, ``-`` (standard output) or a file."""
+
+    path: str = "off"
+    format: LogFormat = LogFormat.COMBINED
+
+
+@dataclass(frozen=True, slots=True)
+class HostRule:
+    """One entry of ``hosts``.
+
+    Attributes:
+        host: lower-case name without port; ``*.example.org`` for a wildcard; an IPv6 address in brackets.
+        path: the path prefix, beginning with ``/``, without a trailing slash unless it is ``/`` itself.
+    """
+
+    host: str
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class Upstream:
+    """One configured server.
+
+    Attributes:
+        url: as written in the config.
+        scheme: ``http`` or ``https``.
+        host: name or address without brackets.
+        port: with the scheme's default filled in.
+        path: what is put in front of the request's path; ``""`` or ``/base`` (no trailing slash).
+        query: what is put in front of the request's query; ``""`` for nothing.
+        health_uri: origin-form target of the health check, beginning with ``/``.
+        weight: share of the traffic, at least 1.
+    """
+
+    url: str
+    scheme: str
+    host: str
+    port: int
+    path: str = ""
+    query: str = ""
+    health_uri: str = "/"
+    weight: int = 1
+
+    @property
+    def authority(self) -> str:
+        """``host:port``, an IPv6 address in brackets."""
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+    @property
+    def key(self) -> str:
+        """What health is kept by: the address and the health_uri. Services that name the same server share it."""
+        return f"{self.scheme}://{self.authority}{self.health_uri}"
+
+
+@dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where a service listens. ``host`` is ``""`` for all addresses (IPv4 and IPv6)."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        name = f"[{self.host}]" if ":" in self.host else self.host or "*"
+        return f"{name}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    name: str
+    listen: ListenAddress
+    balancer: BalancerKind
+    hosts: tuple[HostRule, ...]
+    upstreams: tuple[Upstream, ...]
+    retries: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """A whole, valid config. ``path`` is the file it came from; ``workers`` None means the CPU count."""
+
+    path: str
+    services: tuple[Service, ...]
+    workers: int | None = None
+    express: bool = True
+    cache: CacheConfig = field(default_factory=CacheConfig)
+    health: HealthConfig = field(default_factory=HealthConfig)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    limits: Limits = field(default_factory=Limits)
+    access_log: AccessLogConfig = field(default_factory=AccessLogConfig)
+    trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+
+    def listen_addresses(self) -> tuple[ListenAddress, ...]:
+        """Every address a service listens on, once each, in the order of the file."""
+        return tuple(dict.fromkeys(service.listen for service in self.services))
+
+    def upstream_index(self) -> dict[str, int]:
+        """Upstream key -> its column on the shared-memory board (services that name the same server share one)."""
+        keys = dict.fromkeys(upstream.key for service in self.services for upstream in service.upstreams)
+        return {key: index for index, key in enumerate(keys)}

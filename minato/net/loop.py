@@ -1,0 +1,164 @@
+"""The event loop: epoll, one dict from fd to handler, one heap of deadlines; no system call for a timer."""
+
+from __future__ import annotations
+
+import errno
+import heapq
+import math
+import select
+import time
+from collections.abc import Callable
+from itertools import count
+
+READ = select.EPOLLIN | select.EPOLLRDHUP
+WRITE = select.EPOLLOUT
+EXCLUSIVE = select.EPOLLEXCLUSIVE
+HANGUP = select.EPOLLHUP | select.EPOLLERR
+
+Handler = Callable[[int], None]
+
+_NEVER = math.inf
+
+
+class Timer:
+    """One deadline of one owner, moved as often as it likes: moving it later costs an assignment, no heap work.
+
+    Attributes:
+        due_s: monotonic second at which ``action`` runs; infinity when not set.
+    """
+
+    __slots__ = ("_action", "_loop", "_queued_s", "due_s")
+
+    def __init__(self, loop: Loop, action: Callable[[], None]) -> None:
+        self._loop = loop
+        self._action = action
+        self._queued_s = _NEVER
+        self.due_s = _NEVER
+
+    def set(self, delay_s: float) -> None:
+        """Run the action ``delay_s`` seconds from the loop's cached now, instead of whenever it was due before."""
+        due_s = self.due_s = self._loop.now_s + delay_s
+        if due_s < self._queued_s:
+            self._queued_s = due_s
+            self._loop.push_timer(due_s, self)
+
+    def cancel(self) -> None:
+        """Forget the deadline. The heap's entry finds nothing to do and goes."""
+        self.due_s = _NEVER
+
+    def pop(self, queued_s: float, now_s: float) -> None:
+        """The heap's entry of ``queued_s`` came up: run, queue again for the later deadline, or do nothing."""
+        if queued_s != self._queued_s:
+            return  # an older entry; a nearer one was queued since
+        self._queued_s = _NEVER
+        if self.due_s <= now_s:
+            self.due_s = _NEVER
+            self._action()
+        elif self.due_s != _NEVER:
+            self._queued_s = self.due_s
+            self._loop.push_timer(self.due_s, self)
+
+
+class Loop:
+    """A level-triggered epoll loop.
+
+    Attributes:
+        now_s: monotonic seconds, read once per turn.
+        wall_s: seconds since the epoch, read once per turn (for Date, Age and logs).
+    """
+
+    def __init__(self) -> None:
+        self._epoll = select.epoll()
+        self._handlers: dict[int, Handler] = {}
+        self._heap: list[tuple[float, int, Timer]] = []
+        self._sequence = count()
+        self._later: list[Callable[[], None]] = []
+        self._running = False
+        self.now_s = time.monotonic()
+        self.wall_s = time.time()
+
+    def add(self, fd: int, events: int, handler: Handler) -> None:
+        """Call ``handler(events)`` whenever ``fd`` has one of ``events``."""
+        self._epoll.register(fd, events)
+        self._handlers[fd] = handler
+
+    def modify(self, fd: int, events: int) -> None:
+        self._epoll.modify(fd, events)
+
+    def set_handler(self, fd: int, handler: Handler) -> None:
+        """Hand a registered fd to another handler; no system call."""
+        self._handlers[fd] = handler
+
+    def remove(self, fd: int) -> None:
+        """Stop watching ``fd``; to be called before it is closed. Events already fetched for it are dropped."""
+        if self._handlers.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def timer(self, action: Callable[[], None]) -> Timer:
+        """Return a new timer that is not set."""
+        return Timer(self, action)
+
+    def push_timer(self, due_s: float, timer: Timer) -> None:
+        """Queue a timer's entry (for Timer alone)."""
+        heapq.heappush(self._heap, (due_s, next(self._sequence), timer))
+
+    def call_soon(self, action: Callable[[], None]) -> None:
+        """Run ``action`` at the end of this turn, after all events were handled."""
+        self._later.append(action)
+
+    def stop(self) -> None:
+        self._running = False
+
+    def run(self) -> None:
+        """Turn until ``stop``. Errors of handlers are the handlers' to catch: one that escapes ends the loop."""
+        self._running = True
+        while self._running:
+            self.turn()
+
+    def turn(self, max_wait_s: float = 60.0) -> None:
+        """Wait for events until the next timer at the most, handle them, then due timers, then what was put off."""
+        self._read_clocks()
+        wait_s = self._wait_s(max_wait_s)
+        try:
+            events = self._epoll.poll(wait_s, 512)
+        except InterruptedError:
+            events = []
+        self._read_clocks()
+        handlers = self._handlers
+        for fd, mask in events:
+            handler = handlers.get(fd)
+            if handler is not None:
+                handler(mask)
+        self._run_timers()
+        while self._later:
+            later, self._later = self._later, []
+            for action in later:
+                action()
+
+    def close(self) -> None:
+        """Close the epoll object; registered fds stay open."""
+        self._handlers.clear()
+        self._epoll.close()
+
+    def _read_clocks(self) -> None:
+        self.now_s = time.monotonic()
+        self.wall_s = time.time()
+
+    def _wait_s(self, max_wait_s: float) -> float:
+        if self._later:
+            return 0.0
+        if not self._heap:
+            return max_wait_s
+        return min(max(self._heap[0][0] - self.now_s, 0.0), max_wait_s)
+
+    def _run_timers(self) -> None:
+        heap = self._heap
+        now_s = self.now_s
+        while heap and heap[0][0] <= now_s:
+            queued_s, _, timer = heapq.heappop(heap)
+            timer.pop(queued_s, now_s)
+
+
+def is_would_block(error: OSError) -> bool:
+    """Tell whether an error only says that the call would have blocked."""
+    return error.errno in (errno.EAGAIN, errno.EWOULDBLOCK)
