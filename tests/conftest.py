@@ -1,11 +1,8 @@
-"""Settings every suite shares: markers and the profile of the property tests."""
+"""Settings every suite shares: property tests have no deadline per example, for no test asserts an absolute speed."""
 
 from __future__ import annotations
 
-import pytest
+from hypothesis import HealthCheck, settings
 
-
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "slow: moves hundreds of megabytes or runs for many seconds; part of `make test`"
-    )
+settings.register_profile("minato", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("minato")

@@ -82,7 +82,7 @@ def test_origin_records_the_exact_bytes_and_sees_the_client_leave(origin: Callab
         client.send_in_pieces(sent, 7)
         scripted.wait_requests(1)
         client.reset()
-        scripted.wait_for(lambda: scripted.connections[0].saw_end.is_set(), "the client's end")
+        scripted.wait_for(scripted.connections[0].saw_end.is_set, "the client's end")
     assert bytes(scripted.connections[0].received) == sent
     assert scripted.requests[0].body == b"abc"
 

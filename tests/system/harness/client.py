@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import socket
 import struct
@@ -122,10 +123,8 @@ class Client:
 def exchange_raw(port: int, data: bytes, timeout_s: float = 10.0) -> tuple[Response | None, bool]:
     """Send bytes on a connection of their own: the first response, if any, and whether the connection was closed."""
     with Client(port, timeout_s=timeout_s) as client:
-        try:
+        with contextlib.suppress(ConnectionError):  # minato may well refuse and close before it read all of it
             client.send(data)
-        except ConnectionError:
-            pass  # minato may well refuse and close before it read all of it
         try:
             response: Response | None = client.receive()
         except (Truncated, ConnectionError):

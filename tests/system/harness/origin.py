@@ -1,4 +1,4 @@
-"""Scripted origins: a raw-socket server whose every connection runs a function of the test; health is answered apart."""
+"""Scripted origins: raw-socket servers whose connections run a function of the test; health is answered apart."""
 
 from __future__ import annotations
 

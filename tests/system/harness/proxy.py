@@ -217,7 +217,7 @@ class Minato:
         return alive
 
     def complaints(self) -> list[str]:
-        """What is wrong after the end: processes or segments left behind, tracebacks, a master that had to be killed."""
+        """What is wrong after the end: processes or segments left, tracebacks, a master that had to be killed."""
         found = [line for line in self.lines if line.startswith("harness: ")]
         found += [f"segment left in /dev/shm: {name}" for name in segments_of(self.pid)]
         if not self.expects_traceback and any("Traceback (most recent call last)" in line for line in self.lines):
