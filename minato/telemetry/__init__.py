@@ -1,0 +1,1 @@
+"""Telemetry: the log of events and the access log."""

@@ -1,0 +1,208 @@
+"""The access log of one worker: lines are gathered and written whole; what cannot be written never hurts the proxy."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import select
+import stat
+
+from minato.config.model import AccessLogConfig
+from minato.errors import BootError
+from minato.telemetry.access_format import AccessEntry, make_formatter, shorten
+
+__all__ = ["AccessEntry", "AccessLog"]
+
+log = logging.getLogger("minato.access_log")
+
+FLUSH_BYTES = 65_536
+MAX_WAITING_BYTES = 1_048_576
+# Writes of at most PIPE_BUF bytes to a pipe are not mixed with those of other workers (POSIX, write()). The fields of
+# a longer line are cut to the first of these lengths that makes it fit; the last one always does.
+PIPE_FIELD_BYTES = (512, 64)
+
+_OPEN_FLAGS = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
+_STDOUT_FD = 1
+
+
+class AccessLog:
+    """A buffered access log, to be flushed by its worker each second; it flushes itself at ``FLUSH_BYTES``.
+
+    Several workers append to one file: every write is made of whole lines. Where the file cannot be written (disk full,
+    nobody reads the pipe) up to ``MAX_WAITING_BYTES`` wait, further lines are lost and counted, and the log of events
+    says so once, and once more when it is over. Only opening raises.
+
+    Attributes:
+        lost_lines: lines lost so far.
+    """
+
+    def __init__(self, config: AccessLogConfig) -> None:
+        self._path = config.path
+        self._format = make_formatter(config.format)
+        self._fd = -1
+        self._is_stream = False
+        self._poll = select.poll()
+        self._lines: list[bytes] = []
+        self._waiting_bytes = 0
+        self._is_torn = False
+        self._is_failing = False
+        self._reported_lost = 0
+        self.lost_lines = 0
+        self._attach(_open(config.path))
+
+    @classmethod
+    def open(cls, config: AccessLogConfig) -> AccessLog | None:
+        """Open the log; None when it is off.
+
+        Raises:
+            BootError: the path cannot be opened for writing.
+        """
+        return None if config.path == "off" else cls(config)
+
+    def record(self, entry: AccessEntry) -> None:
+        """Add an exchange's line."""
+        line = self._format(entry)
+        if self._is_stream and len(line) > select.PIPE_BUF:
+            line = self._format_short(entry)
+        if self._waiting_bytes + len(line) > MAX_WAITING_BYTES:
+            self.lost_lines += 1
+            return
+        self._lines.append(line)
+        self._waiting_bytes += len(line)
+        # While it fails, a try each second (the worker's flush) is enough; not one for every exchange.
+        if self._waiting_bytes > FLUSH_BYTES and not self._is_failing:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what waits, as far as it goes without blocking."""
+        while self._lines:
+            count, data = self._next_write()
+            try:
+                if not self._is_writable():
+                    raise BlockingIOError(errno.EAGAIN, "nobody reads it")
+                written = os.write(self._fd, data)
+            except OSError as error:
+                self._note_failure(error)
+                return
+            if written < len(data):
+                self._keep_unwritten(data, written)
+                self._note_failure(OSError(errno.ENOSPC, "it took a part of a line only"))
+                return
+            self._forget(count)
+            self._is_torn = False
+        self._note_success()
+
+    def reopen(self) -> None:
+        """Open the path anew, after a log rotation moved the file away; if that fails, go on with the old file."""
+        self.flush()
+        try:
+            fd = _open(self._path)
+        except BootError as error:
+            log.error("%s; going on with the file that was open", error)
+            return
+        os.close(self._fd)
+        self._is_torn = False
+        self._attach(fd)
+        self.flush()
+
+    def close(self) -> None:
+        """Write what can be written and close; what is left is lost. Closing twice does nothing."""
+        if self._fd < 0:
+            return
+        self.flush()
+        self.lost_lines += len(self._lines)
+        self._forget(len(self._lines))
+        os.close(self._fd)
+        self._fd = -1
+
+    def _format_short(self, entry: AccessEntry) -> bytes:
+        for max_field_bytes in PIPE_FIELD_BYTES:
+            line = self._format(shorten(entry, max_field_bytes))
+            if len(line) <= select.PIPE_BUF:
+                break
+        return line
+
+    def _attach(self, fd: int) -> None:
+        self._fd = fd
+        self._is_stream = not stat.S_ISREG(os.fstat(fd).st_mode)
+        self._poll = select.poll()
+        self._poll.register(fd, select.POLLOUT)
+
+    def _is_writable(self) -> bool:
+        """Tell whether a write would not block, for a stdout whose blocking mode is not ours to change."""
+        return not self._is_stream or bool(self._poll.poll(0))
+
+    def _next_write(self) -> tuple[int, bytes]:
+        """Return as many whole lines as one write may take, at least one; the number first.
+
+        After a line that was cut short, a line feed goes in front, so that its remains stand alone.
+        """
+        limit = select.PIPE_BUF if self._is_stream else FLUSH_BYTES
+        size = count = 0
+        for line in self._lines:
+            if count and size + len(line) > limit:
+                break
+            size += len(line)
+            count += 1
+        data = b"".join(self._lines[:count])
+        return count, b"\n" + data if self._is_torn else data
+
+    def _keep_unwritten(self, data: bytes, written: int) -> None:
+        """Forget the lines that a short write took whole. The one it tore is written again, on a line of its own."""
+        lines = data.count(b"\n", 0, written)
+        if self._is_torn and lines:
+            lines -= 1
+        if written:
+            self._is_torn = data[written - 1] != ord("\n")
+        self._forget(lines)
+
+    def _forget(self, count: int) -> None:
+        self._waiting_bytes -= sum(map(len, self._lines[:count]))
+        del self._lines[:count]
+
+    def _note_failure(self, error: OSError) -> None:
+        if self._is_failing:
+            return
+        self._is_failing = True
+        log.error("access log %s cannot be written: %s; lines wait, then are lost", self._path, error.strerror)
+
+    def _note_success(self) -> None:
+        if not self._is_failing:
+            return
+        self._is_failing = False
+        lost = self.lost_lines - self._reported_lost
+        self._reported_lost = self.lost_lines
+        log.warning("access log %s is written again; %d lines were lost", self._path, lost)
+
+
+def _open(path: str) -> int:
+    try:
+        return _open_stdout() if path == "-" else os.open(path, _access_mode(path) | _OPEN_FLAGS, 0o644)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise BootError(f"cannot open access log {path}: {reason}") from error
+
+
+def _access_mode(path: str) -> int:
+    """A FIFO is opened for reading, too: without a reader, opening it would fail, and so would writing later on."""
+    try:
+        is_fifo = stat.S_ISFIFO(os.stat(path).st_mode)
+    except FileNotFoundError:
+        is_fifo = False
+    return os.O_RDWR if is_fifo else os.O_WRONLY
+
+
+def _open_stdout() -> int:
+    """Return a descriptor of standard output that is non-blocking where it can be had.
+
+    The blocking mode belongs to the open file, which the shell and others share: a pipe or a terminal is therefore
+    opened once more. A file is not, since two open files have two positions and would write over each other.
+    """
+    mode = os.fstat(_STDOUT_FD).st_mode
+    if stat.S_ISFIFO(mode) or stat.S_ISCHR(mode):
+        try:
+            return os.open(f"/proc/self/fd/{_STDOUT_FD}", os.O_WRONLY | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK)
+        except OSError:
+            log.debug("standard output cannot be opened anew; it is written as it is")
+    return os.dup(_STDOUT_FD)
