@@ -48,6 +48,13 @@ class RequestHead:
     expects_continue: bool = False
     upgrade: bytes = b""
 
+    @property
+    def host_as_sent(self) -> bytes:
+        """The authority in the client's own spelling: of the absolute-form target, else the Host field."""
+        if self.target[:1] in (b"/", b"*"):
+            return first_value(self.fields, b"host") or b""
+        return self.target.partition(b"://")[2][: len(self.host)]
+
 
 @dataclass(slots=True)
 class ResponseHead:

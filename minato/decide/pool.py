@@ -1,0 +1,49 @@
+"""Idle upstream connections of one worker: which to reuse, which to close; no I/O, it only says what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from typing import Generic, TypeVar
+
+Connection = TypeVar("Connection")
+
+
+class IdlePool(Generic[Connection]):
+    """Keeps idle connections by origin, the most recently used first, at most ``max_idle`` of each origin."""
+
+    def __init__(self, max_idle: int) -> None:
+        self._max_idle = max_idle
+        self._idle: dict[Hashable, dict[Connection, None]] = {}
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{origin}: {len(idle)} idle" for origin, idle in self._idle.items() if idle)
+        return f"<IdlePool {counts or 'empty'}>"
+
+    def __len__(self) -> int:
+        return sum(len(idle) for idle in self._idle.values())
+
+    def take(self, origin: Hashable) -> Connection | None:
+        """Return the connection that was idle for the shortest time, None where there is none."""
+        idle = self._idle.get(origin)
+        return idle.popitem()[0] if idle else None
+
+    def give(self, origin: Hashable, connection: Connection) -> Connection | None:
+        """Keep an idle connection; return one to close where there are too many (the longest idle), else None."""
+        idle = self._idle.setdefault(origin, {})
+        idle[connection] = None
+        if len(idle) <= self._max_idle:
+            return None
+        oldest = next(iter(idle))
+        del idle[oldest]
+        return oldest
+
+    def forget(self, origin: Hashable, connection: Connection) -> bool:
+        """An idle connection died; tell whether it was here."""
+        idle = self._idle.get(origin, {})
+        return idle.pop(connection, self) is None
+
+    def take_all(self) -> list[Connection]:
+        """Empty the pool and return what was in it, to be closed."""
+        connections = [connection for idle in self._idle.values() for connection in idle]
+        self._idle.clear()
+        return connections

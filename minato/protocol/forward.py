@@ -1,0 +1,105 @@
+"""Forwarding: what an intermediary takes out of a head and puts in (RFC 9110, 7.6; Via, X-Forwarded-*, Host).
+
+Framing fields are taken out here too: what leaves minato is framed anew by protocol.render.
+"""
+
+from __future__ import annotations
+
+from minato.protocol.message import Fields, RequestHead, ResponseHead, field_values, first_value, list_members
+
+_HOP_BY_HOP = frozenset(
+    [
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-authentication-info",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"content-length",
+        b"upgrade",
+        b"http2-settings",
+    ]
+)
+# A client may not strip these from its request by nominating them (RFC 9110, 7.6.1 forbids nominating them at all).
+_NEVER_NOMINATED = frozenset([b"host", b"cache-control", b"expect", b"date"])
+_FORWARDED = frozenset([b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"])
+_HTTP_1_1 = 11
+_NOT_MODIFIED = 304
+
+
+def strip_hop_by_hop(fields: Fields) -> Fields:
+    """Return the fields without those for one connection only, the ones that Connection nominates among them."""
+    nominated = set(list_members(fields, b"connection")) - _NEVER_NOMINATED
+    dropped = _HOP_BY_HOP | nominated
+    return [(name, value) for name, value in fields if name not in dropped]
+
+
+def forward_request_fields(head: RequestHead, fields: Fields, client: bytes, trusted: bool, authority: bytes) -> Fields:
+    """Return the fields of the request to the upstream, but for its framing.
+
+    Args:
+        head: the request as received.
+        fields: its end-to-end fields (`strip_hop_by_hop`), perhaps altered by the cache.
+        client: the address the request came from, without port.
+        trusted: whether that address is a proxy whose X-Forwarded-* are believed.
+        authority: the upstream's, used as Host where the client (HTTP/1.0) sent none.
+    """
+    forwarded: Fields = [(b"host", head.host_as_sent or authority)]
+    forwarded += [(name, value) for name, value in fields if name != b"host" and name not in _FORWARDED]
+    previous = field_values(fields, b"x-forwarded-for") if trusted else []
+    forwarded.append((b"x-forwarded-for", b", ".join([*previous, client])))
+    proto = first_value(fields, b"x-forwarded-proto") if trusted else None
+    forwarded.append((b"x-forwarded-proto", proto or b"http"))
+    host = first_value(fields, b"x-forwarded-host") if trusted else None
+    if host or head.host_as_sent:
+        forwarded.append((b"x-forwarded-host", host or head.host_as_sent))
+    forwarded.append((b"via", _via(head.version)))
+    if head.upgrade:
+        forwarded += [(b"connection", b"upgrade"), (b"upgrade", b", ".join(field_values(head.fields, b"upgrade")))]
+    return forwarded
+
+
+def forward_response_fields(method: bytes, head: ResponseHead, date: bytes) -> Fields:
+    """Return the fields of the response to the client, but for its framing and Connection.
+
+    Args:
+        method: of the request.
+        head: the response as received.
+        date: an HTTP-date of now, for a response that brings none (RFC 9110, 6.6.1: a recipient with a clock adds it).
+    """
+    fields = strip_hop_by_hop(head.fields)
+    if method == b"HEAD" or head.status == _NOT_MODIFIED:
+        # The length of a body that is not sent describes the representation; it frames nothing.
+        fields += [(b"content-length", value) for value in field_values(head.fields, b"content-length")]
+    if first_value(fields, b"date") is None:
+        fields.append((b"date", date))
+    fields.append((b"via", _via(head.version)))
+    return fields
+
+
+def forward_interim_fields(head: ResponseHead) -> Fields:
+    """Return the fields of an interim response to the client."""
+    return [*strip_hop_by_hop(head.fields), (b"via", _via(head.version))]
+
+
+def join_target(prefix: bytes, query: bytes, path: bytes) -> bytes:
+    """Return the target towards an upstream: its path and query in front of the request's.
+
+    ``prefix`` is ``b""`` or begins with a slash and ends without one; ``path`` is in origin-form or ``*``.
+    """
+    if path == b"*":
+        return path
+    if prefix:
+        path = prefix + path
+    if not query:
+        return path
+    bare, mark, own_query = path.partition(b"?")
+    return bare + b"?" + query + (b"&" + own_query if mark and own_query else b"")
+
+
+def _via(version: int) -> bytes:
+    # RFC 9110, 7.6.3: the received protocol version goes in front of the pseudonym.
+    return b"1.1 minato" if version >= _HTTP_1_1 else b"1.0 minato"
