@@ -1,0 +1,1 @@
+"""State that all processes share: the board in shared memory."""

@@ -1,0 +1,255 @@
+"""The shared-memory board: health cells that the master writes, and a row of counters for every worker slot.
+
+One writer per cell, since Python has no atomics; whoever wants a total sums a column.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from multiprocessing.shared_memory import SharedMemory
+
+from minato.errors import MinatoError
+from minato.shared.layout import MAGIC, ROW_HEAD_CELLS, VERSION, Counter, Header, Layout, RowCell
+from minato.shared.segment import (
+    create_segment,
+    open_segment,
+    remove_leftovers,
+    remove_segment,
+    segment_buffer,
+    segment_name,
+)
+
+__all__ = ["Board", "Counter", "WorkerRow", "remove_leftovers"]
+
+
+class WorkerRow:
+    """One slot's row. Only the slot's worker writes it; it is of use as long as its board is open."""
+
+    __slots__ = ("_active", "_counters", "_head", "_refused")
+
+    def __init__(self, cells: memoryview, layout: Layout, slot: int) -> None:
+        row_at = layout.row_at(slot)
+        self._head = cells[row_at : row_at + ROW_HEAD_CELLS]
+        # A view for each part, so that the hot path indexes by the number it has at hand and adds nothing.
+        self._counters = cells[row_at + layout.counters_at : row_at + layout.active_at]
+        self._active = cells[row_at + layout.active_at : row_at + layout.refused_at]
+        self._refused = cells[row_at + layout.refused_at : row_at + layout.refused_at + layout.upstreams]
+
+    def beat(self, mono_ms: int) -> None:
+        """Say that the worker is alive at that monotonic millisecond."""
+        self._head[RowCell.HEARTBEAT_MS] = mono_ms
+
+    @property
+    def heartbeat_ms(self) -> int:
+        """Monotonic millisecond of the last beat; 0 before the first."""
+        return int(self._head[RowCell.HEARTBEAT_MS])
+
+    @property
+    def pid(self) -> int:
+        return int(self._head[RowCell.PID])
+
+    @pid.setter
+    def pid(self, pid: int) -> None:
+        self._head[RowCell.PID] = pid
+
+    @property
+    def generation(self) -> int:
+        return int(self._head[RowCell.GENERATION])
+
+    @generation.setter
+    def generation(self, generation: int) -> None:
+        self._head[RowCell.GENERATION] = generation
+
+    def add(self, counter: Counter, n: int = 1) -> None:
+        """Count ``n`` more (fewer, where negative)."""
+        self._counters[counter] += n
+
+    def put(self, counter: Counter, value: int) -> None:
+        """Set a counter that is a level rather than a sum, such as the cache's bytes."""
+        self._counters[counter] = value
+
+    def get(self, counter: Counter) -> int:
+        return int(self._counters[counter])
+
+    def upstream_begin(self, upstream: int) -> None:
+        """An exchange with that upstream begins."""
+        self._active[upstream] += 1
+
+    def upstream_end(self, upstream: int) -> None:
+        """An exchange with that upstream is over."""
+        self._active[upstream] -= 1
+
+    def count_refused(self, upstream: int) -> None:
+        """That upstream refused a connection."""
+        self._refused[upstream] += 1
+
+    def release(self) -> None:
+        """Let go of the memory (for Board.close alone)."""
+        for view in (self._head, self._counters, self._active, self._refused):
+            view.release()
+
+
+class Board:
+    """One shared-memory segment, laid out as minato.shared.layout says.
+
+    Attributes:
+        name: of the segment, without a directory.
+        upstream_keys: the upstreams in the order of their columns.
+        slots: number of rows.
+        health: per upstream 1 up, 0 down or unknown; a read-only view, to be read in place on the hot path.
+    """
+
+    def __init__(self, segment: SharedMemory, layout: Layout, keys: Sequence[str], *, writable: bool) -> None:
+        """For create and attach alone."""
+        cells = segment_buffer(segment).cast("q")
+        self._segment = segment
+        self._layout = layout
+        self._creator_pid = os.getpid() if writable else 0
+        self._cells = cells if writable else cells.toreadonly()
+        self.name = segment.name
+        self.slots = layout.slots
+        self.upstream_keys = tuple(keys)
+        self._views = [cells, self._cells]
+        self.health = self._view(layout.health_at, layout.upstreams).toreadonly()
+        self._views.append(self.health)
+        self._rows = [WorkerRow(self._cells, layout, slot) for slot in range(layout.slots)]
+        self._active = self._columns(layout.active_at)
+        self._refused = self._columns(layout.refused_at)
+
+    @classmethod
+    def create(cls, *, slots: int, upstream_keys: Sequence[str], serial: int) -> Board:
+        """Make a new segment: all upstreams down, all rows zero.
+
+        Args:
+            slots: number of worker slots, at least 1.
+            upstream_keys: Upstream.key of every column, no two alike.
+            serial: tells the boards of one master apart.
+
+        Raises:
+            BootError: there is no shared memory to be had.
+        """
+        if slots < 1 or len(set(upstream_keys)) != len(upstream_keys):
+            raise ValueError(f"a board needs a slot and distinct upstream keys: {slots}, {upstream_keys}")
+        keys = json.dumps(list(upstream_keys)).encode()
+        layout = Layout(slots=slots, upstreams=len(upstream_keys), keys_bytes=len(keys))
+        pid = os.getpid()
+        segment = create_segment(segment_name(pid, serial), layout.size_bytes)
+        board = cls(segment, layout, upstream_keys, writable=True)
+        keys_at_bytes = layout.keys_at * 8
+        segment_buffer(segment)[keys_at_bytes : keys_at_bytes + len(keys)] = keys
+        board._write_header(pid, serial)
+        return board
+
+    @classmethod
+    def attach(cls, name: str) -> Board:
+        """Map the board of a running master, to read it only.
+
+        Raises:
+            MinatoError: there is no such board, it is another user's, or of another version.
+        """
+        try:
+            segment = open_segment(name)
+        except (OSError, ValueError) as error:
+            raise MinatoError(f"cannot open the board {name}: {error}") from error
+        try:
+            layout, keys = _read_description(segment_buffer(segment))
+        except (MinatoError, ValueError) as error:
+            segment.close()
+            raise MinatoError(f"cannot read the board {name}: {error}") from error
+        return cls(segment, layout, keys, writable=False)
+
+    def row(self, slot: int) -> WorkerRow:
+        """Return the slot's row, the same object every time."""
+        return self._rows[slot]
+
+    def is_healthy(self, upstream: int) -> bool:
+        return self.health[upstream] == 1
+
+    def set_health(self, upstream: int, up: bool) -> None:
+        """Say whether an upstream may get traffic; for the master alone."""
+        if not 0 <= upstream < self._layout.upstreams:
+            raise IndexError(f"no upstream {upstream} on a board of {self._layout.upstreams}")
+        self._cells[self._layout.health_at + upstream] = 1 if up else 0
+
+    def active(self, upstream: int) -> int:
+        """Return the exchanges in flight with an upstream, over all slots."""
+        return sum(self._active[upstream].tolist())
+
+    def refused(self, upstream: int) -> int:
+        """Return the connections an upstream refused, over all slots; it only falls when a row is zeroed."""
+        return sum(self._refused[upstream].tolist())
+
+    def total(self, counter: Counter) -> int:
+        """Return a counter's sum over all slots."""
+        return sum(row.get(counter) for row in self._rows)
+
+    def zero_row(self, slot: int) -> None:
+        """Forget what a slot's worker counted; for the master, once that worker is dead."""
+        row_cells = self._layout.row_cells
+        row_at = self._layout.row_at(slot)
+        with self._cells[row_at : row_at + row_cells] as row:
+            row[:] = memoryview(bytes(row_cells * 8)).cast("q")
+
+    def copy_health_from(self, other: Board) -> None:
+        """Take over the health of the upstreams that both boards know, by key."""
+        theirs = dict(zip(other.upstream_keys, other.health, strict=True))
+        for upstream, key in enumerate(self.upstream_keys):
+            if key in theirs:
+                self.set_health(upstream, theirs[key] == 1)
+
+    def close(self) -> None:
+        """Unmap the segment in this process; it stays for the others. The rows and ``health`` are dead after this."""
+        for row in self._rows:
+            row.release()
+        for view in self._views:
+            view.release()
+        self._segment.close()
+
+    def unlink(self) -> None:
+        """Remove the segment's name, once; in other processes than the one that made it this does nothing."""
+        if self._creator_pid == os.getpid():
+            self._creator_pid = 0
+            remove_segment(self.name)
+
+    def __repr__(self) -> str:
+        return f"<Board {self.name}: {self.slots} slots, {len(self.upstream_keys)} upstreams>"
+
+    def __del__(self) -> None:
+        # SharedMemory's own finalizer complains on stderr when views are still out. Not made: nothing to close.
+        if hasattr(self, "_refused"):
+            self.close()
+
+    def _write_header(self, pid: int, serial: int) -> None:
+        cells = self._cells
+        layout = self._layout
+        cells[Header.VERSION] = VERSION
+        cells[Header.SLOTS] = layout.slots
+        cells[Header.UPSTREAMS] = layout.upstreams
+        cells[Header.COUNTERS] = len(Counter)
+        cells[Header.KEYS_BYTES] = layout.keys_bytes
+        cells[Header.SERIAL] = serial
+        cells[Header.MASTER_PID] = pid
+        cells[Header.MAGIC] = MAGIC  # last: whoever attaches finds all the rest in place
+
+    def _view(self, at: int, count: int, step: int = 1) -> memoryview:
+        view = self._cells[at : at + count * step : step]
+        self._views.append(view)
+        return view
+
+    def _columns(self, at: int) -> list[memoryview]:
+        """Return per upstream a view with that row cell of every slot: summing one is two calls, whatever the slots."""
+        layout = self._layout
+        first = layout.rows_at + at
+        return [self._view(first + upstream, layout.slots, layout.row_cells) for upstream in range(layout.upstreams)]
+
+
+def _read_description(buffer: memoryview) -> tuple[Layout, list[str]]:
+    with buffer[: len(buffer) // 8 * 8].cast("q") as cells:
+        layout = Layout.read(cells)
+    keys_at_bytes = layout.keys_at * 8
+    keys = json.loads(bytes(buffer[keys_at_bytes : keys_at_bytes + layout.keys_bytes]))
+    if not isinstance(keys, list) or len(keys) != layout.upstreams:
+        raise MinatoError("its upstream keys are damaged")
+    return layout, [str(key) for key in keys]
