@@ -1,0 +1,37 @@
+"""The config: ``load_config`` and the frozen dataclasses it returns."""
+
+from __future__ import annotations
+
+from minato.config.load import load_config
+from minato.config.model import (
+    AccessLogConfig,
+    BalancerKind,
+    CacheConfig,
+    CacheKind,
+    Config,
+    HealthConfig,
+    HostRule,
+    Limits,
+    ListenAddress,
+    LogFormat,
+    Service,
+    Timeouts,
+    Upstream,
+)
+
+__all__ = [
+    "AccessLogConfig",
+    "BalancerKind",
+    "CacheConfig",
+    "CacheKind",
+    "Config",
+    "HealthConfig",
+    "HostRule",
+    "Limits",
+    "ListenAddress",
+    "LogFormat",
+    "Service",
+    "Timeouts",
+    "Upstream",
+    "load_config",
+]

@@ -1,0 +1,155 @@
+"""Parsers of single values: a scalar in, a checked Python value out, or BadValue with a message that helps."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Callable
+from ipaddress import IPv4Network, IPv6Network, ip_interface
+from typing import TypeVar
+
+from minato.config.nodes import Scalar, describe
+from minato.config.problems import BadValue, did_you_mean, shown
+
+MAX_TEXT_CHARS = 4_096
+"""Longest text of any kind: PATH_MAX, and more than any name or URL needs."""
+
+YEAR_S = 31_536_000
+
+_DIGITS = r"(?:0|[1-9][0-9]*(?:_[0-9]+)*)"
+_WHOLE = re.compile(rf"[-+]?{_DIGITS}", re.ASCII)
+_NUMBER = re.compile(rf"[-+]?(?:{_DIGITS}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9]+)?", re.ASCII)
+_MAX_NUMBER_CHARS = 30  # int() refuses some thousand digits with a ValueError of its own; no bound needs more than 16
+_STATUS_RANGE = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?", re.ASCII)
+
+_ASCII_DIGITS = frozenset("0123456789")
+
+E = TypeVar("E", bound=enum.Enum)
+
+
+def boolean(scalar: Scalar) -> bool:
+    """Return true or false (YAML's yes, no, on and off mean the same)."""
+    value = scalar.boolean
+    if value is None:
+        raise BadValue(f"expected true or false, got {describe(scalar)}")
+    return value
+
+
+def whole_number(low: int, high: int) -> Callable[[Scalar], int]:
+    """Return a parser of decimal integers from low to high, both included; ``1_000`` is fine, ``010`` is not."""
+
+    def parse(scalar: Scalar) -> int:
+        if not scalar.is_plain or not _WHOLE.fullmatch(scalar.text):
+            raise BadValue(f"expected a whole number, got {describe(scalar)}{_number_hint(scalar)}")
+        return int(_within(scalar, low, high, ""))
+
+    return parse
+
+
+def seconds(low: float = 0.001, high: float = YEAR_S) -> Callable[[Scalar], float]:
+    """Return a parser of durations, whole or not, in seconds from low to high."""
+
+    def parse(scalar: Scalar) -> float:
+        if not scalar.is_plain or not _NUMBER.fullmatch(scalar.text):
+            raise BadValue(f"expected a number of seconds, got {describe(scalar)}{_number_hint(scalar)}")
+        return float(_within(scalar, low, high, " seconds"))
+
+    return parse
+
+
+def _within(scalar: Scalar, low: float, high: float, unit: str) -> int | float:
+    """Return the number a scalar of numeric form holds, if it lies within the bounds."""
+    text = scalar.text
+    is_negative = text.startswith("-")
+    if len(text) > _MAX_NUMBER_CHARS:
+        raise BadValue(f"is far too long for a number here (from {low:,} to {high:,}{unit})")
+    number = int(text) if _WHOLE.fullmatch(text) else float(text)
+    if not low <= number <= high:
+        bound = f"at least {low:,}" if is_negative or number < low else f"at most {high:,}"
+        raise BadValue(f"{text} is out of range: {bound}{unit}")
+    return number
+
+
+def _number_hint(scalar: Scalar) -> str:
+    """Return what to write instead, where that is plain to see."""
+    if not scalar.is_plain:
+        return " (leave out the quotes)" if _NUMBER.fullmatch(scalar.text[:_MAX_NUMBER_CHARS]) else ""
+    return " (write plain decimal digits)" if scalar.text[:1] in _ASCII_DIGITS else ""
+
+
+def member_of(kind: type[E]) -> Callable[[Scalar], E]:
+    """Return a parser of the values of a string enum."""
+    by_name: dict[str, E] = {member.value: member for member in kind}
+
+    def parse(scalar: Scalar) -> E:
+        if scalar.is_null or scalar.text not in by_name:
+            expected = " or ".join(f'"{name}"' for name in by_name)
+            hint = did_you_mean(scalar.text, by_name)
+            raise BadValue(f"expected {expected}, got {describe(scalar)}" + (f"; {hint}" if "?" in hint else ""))
+        return by_name[scalar.text]
+
+    return parse
+
+
+def printable_text(scalar: Scalar) -> str:
+    """Return printable, non-empty text. Without quotes, ``123`` and ``off`` are text too where text is due."""
+    value = scalar.text
+    if scalar.is_null or not value:
+        raise BadValue("must not be empty")
+    if len(value) > MAX_TEXT_CHARS:
+        raise BadValue(f"is longer than {MAX_TEXT_CHARS:,} characters")
+    if not value.isprintable():
+        raise BadValue(f"{shown(value)} holds a control or otherwise unprintable character")
+    return value
+
+
+def service_name(scalar: Scalar) -> str:
+    """Return the name of a service, without white space around it."""
+    name = printable_text(scalar).strip()
+    if not name:
+        raise BadValue("must not be empty")
+    return name
+
+
+def log_path(scalar: Scalar) -> str:
+    """Return ``off``, ``-`` or a file's path."""
+    value = printable_text(scalar)
+    if scalar.boolean is not None and value != "off":
+        raise BadValue(f'expected "off", "-" or the path of a file, got {value}')
+    return value
+
+
+def admin_listen(scalar: Scalar) -> str:
+    """Return ``off``, the one value of this version."""
+    value = printable_text(scalar)
+    if value != "off":
+        raise BadValue('the admin endpoint is not yet available in this version; write "off" or leave it out')
+    return value
+
+
+def status_ranges(scalar: Scalar) -> tuple[tuple[int, int], ...]:
+    """Return the inclusive ranges of ``200``, ``200-399`` or ``200,204,300-399``, in that order."""
+    ranges = []
+    for part in printable_text(scalar).split(","):
+        match = _STATUS_RANGE.fullmatch(part.strip())
+        if not match:
+            raise BadValue(f'expected statuses such as "200", "200-399" or "200,204,300-399", got {describe(scalar)}')
+        low, high = int(match[1]), int(match[2] or match[1])
+        if high < low:
+            raise BadValue(f"the range {low}-{high} runs backwards")
+        ranges.append((low, high))
+    return tuple(ranges)
+
+
+def network(scalar: Scalar) -> IPv4Network | IPv6Network:
+    """Return the network of a CIDR or the one address."""
+    value = printable_text(scalar)
+    try:
+        interface = ip_interface(value)
+    except ValueError:
+        interface = None
+    if interface is None or "%" in value:
+        raise BadValue(f'{shown(value)} is not an address or CIDR such as "10.0.0.0/8"')
+    if interface.ip != interface.network.network_address:
+        raise BadValue(f"{shown(value)} has bits set beyond its prefix; did you mean {shown(str(interface.network))}?")
+    return interface.network
