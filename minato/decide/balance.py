@@ -74,7 +74,7 @@ class RoundRobin:
 
 
 class LeastConnections:
-    """The upstream with the fewest exchanges in flight for its weight, the new one counted in; ties are drawn by lot."""
+    """The upstream with the fewest exchanges in flight for its weight, the new one counted; ties are drawn by lot."""
 
     def __init__(self, weights: Sequence[int]) -> None:
         self._weights = list(weights)
