@@ -1,0 +1,80 @@
+# What a person does with this repository. `make help` lists it.
+
+VENV ?= .venv
+WORKERS ?= 4
+JOBS ?= 2
+# The first Python on the path that is new enough.
+PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
+	$(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
+TOOLS := wrk nginx
+
+BIN := $(VENV)/bin
+RUN_STAMP := $(VENV)/.minato-run
+DEV_STAMP := $(VENV)/.minato-dev
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.PHONY: help run test check format tools clean distclean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 18
+
+run: $(RUN_STAMP) ## install into .venv and start the demo on http://localhost:8080/ (WORKERS=4)
+	@exec $(BIN)/python bin/minato demo --workers $(WORKERS)
+
+test: $(DEV_STAMP) tools ## run every test suite (JOBS=2); installs what they need
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests
+
+check: $(DEV_STAMP) ## format, lint, types, layers and the tests without processes; under a minute
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m 'not slow' --ignore=tests/system tests
+
+format: $(DEV_STAMP) ## format the code and mend what ruff can mend
+	$(BIN)/ruff check --fix-only .
+	$(BIN)/ruff format .
+
+clean: ## remove caches and build output
+	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+
+distclean: clean ## remove the virtual environment, too
+	rm -rf $(VENV)
+
+# An editable install; run again only when what it depends on changes.
+$(RUN_STAMP): pyproject.toml setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	@touch $@
+
+$(DEV_STAMP): pyproject.toml setup.py | $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $(RUN_STAMP) $@
+
+$(BIN)/python:
+	@if [ -z '$(PYTHON)' ] || ! $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then \
+		echo 'minato needs Python 3.11 or newer; none was found. Name one with: make PYTHON=/path/to/python3' >&2; \
+		exit 1; \
+	fi
+	@if ! $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null; then \
+		echo 'This Python cannot make virtual environments. On Debian and Ubuntu: apt-get install python3-venv' >&2; \
+		exit 1; \
+	fi
+	$(PYTHON) -m venv --clear $(VENV)
+
+# The load tests drive wrk against minato in front of nginx.
+tools:
+	@missing=; for tool in $(TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	[ -z "$$missing" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ]; then as_root=; else as_root='sudo -n'; fi; \
+	echo "installing$$missing for the load tests"; \
+	if command -v apt-get >/dev/null && { [ -z "$$as_root" ] || $$as_root true 2>/dev/null; }; then \
+		$$as_root apt-get update -qq; \
+		$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+	fi; \
+	for tool in $$missing; do \
+		command -v $$tool >/dev/null || { \
+			echo "The load tests cannot run without:$$missing. On Debian and Ubuntu: apt-get install$$missing" >&2; \
+			exit 1; \
+		}; \
+	done
