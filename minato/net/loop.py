@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import errno
 import heapq
+import logging
 import math
 import select
 import time
 from collections.abc import Callable
 from itertools import count
 
-READ = select.EPOLLIN | select.EPOLLRDHUP
+READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 EXCLUSIVE = select.EPOLLEXCLUSIVE
 HANGUP = select.EPOLLHUP | select.EPOLLERR
+
+log = logging.getLogger("minato.loop")
 
 Handler = Callable[[int], None]
 
@@ -27,11 +29,11 @@ class Timer:
         due_s: monotonic second at which ``action`` runs; infinity when not set.
     """
 
-    __slots__ = ("_action", "_loop", "_queued_s", "due_s")
+    __slots__ = ("_loop", "_queued_s", "action", "due_s")
 
     def __init__(self, loop: Loop, action: Callable[[], None]) -> None:
         self._loop = loop
-        self._action = action
+        self.action = action
         self._queued_s = _NEVER
         self.due_s = _NEVER
 
@@ -41,6 +43,10 @@ class Timer:
         if due_s < self._queued_s:
             self._queued_s = due_s
             self._loop.push_timer(due_s, self)
+
+    @property
+    def is_set(self) -> bool:
+        return self.due_s != _NEVER
 
     def cancel(self) -> None:
         """Forget the deadline. The heap's entry finds nothing to do and goes."""
@@ -53,7 +59,7 @@ class Timer:
         self._queued_s = _NEVER
         if self.due_s <= now_s:
             self.due_s = _NEVER
-            self._action()
+            self.action()
         elif self.due_s != _NEVER:
             self._queued_s = self.due_s
             self._loop.push_timer(self.due_s, self)
@@ -110,13 +116,17 @@ class Loop:
         self._running = False
 
     def run(self) -> None:
-        """Turn until ``stop``. Errors of handlers are the handlers' to catch: one that escapes ends the loop."""
+        """Turn until ``stop``."""
         self._running = True
         while self._running:
             self.turn()
 
     def turn(self, max_wait_s: float = 60.0) -> None:
-        """Wait for events until the next timer at the most, handle them, then due timers, then what was put off."""
+        """Wait for events until the next timer at the most, handle them, then due timers, then what was put off.
+
+        An error that a handler, timer or action lets escape is a bug. It is logged and told to the object whose method
+        failed (``on_crash``), so that one bad exchange ends itself and never the worker.
+        """
         self._read_clocks()
         wait_s = self._wait_s(max_wait_s)
         try:
@@ -128,12 +138,27 @@ class Loop:
         for fd, mask in events:
             handler = handlers.get(fd)
             if handler is not None:
-                handler(mask)
+                try:
+                    handler(mask)
+                except Exception:
+                    _report_crash(handler)
         self._run_timers()
         while self._later:
             later, self._later = self._later, []
             for action in later:
-                action()
+                try:
+                    action()
+                except Exception:
+                    _report_crash(action)
+
+    def fileno(self) -> int:
+        """Return a descriptor that is readable while events wait for ``turn``: for who waits for them elsewhere."""
+        return self._epoll.fileno()
+
+    def next_wait_s(self, max_wait_s: float = 60.0) -> float:
+        """Refresh the clocks and return the seconds until ``turn`` has timers to run; ``max_wait_s`` at the most."""
+        self._read_clocks()
+        return self._wait_s(max_wait_s)
 
     def close(self) -> None:
         """Close the epoll object; registered fds stay open."""
@@ -156,9 +181,18 @@ class Loop:
         now_s = self.now_s
         while heap and heap[0][0] <= now_s:
             queued_s, _, timer = heapq.heappop(heap)
-            timer.pop(queued_s, now_s)
+            try:
+                timer.pop(queued_s, now_s)
+            except Exception:
+                _report_crash(timer.action)
 
 
-def is_would_block(error: OSError) -> bool:
-    """Tell whether an error only says that the call would have blocked."""
-    return error.errno in (errno.EAGAIN, errno.EWOULDBLOCK)
+def _report_crash(failed: Callable[..., None]) -> None:
+    log.exception("a bug; the connection it concerns is closed")
+    on_crash = getattr(getattr(failed, "__self__", None), "on_crash", None)
+    if on_crash is None:
+        return
+    try:
+        on_crash()
+    except Exception:
+        log.exception("a bug while closing that connection")
