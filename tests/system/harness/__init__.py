@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .app import App
-from .client import Client
+from .client import Client, exchange_raw, fetch
 from .config import make_config, service
 from .origin import Origin, OriginConnection, Request
 from .ports import free_port
@@ -21,6 +21,8 @@ __all__ = [
     "Request",
     "Response",
     "Truncated",
+    "exchange_raw",
+    "fetch",
     "free_port",
     "make_config",
     "request_bytes",

@@ -130,3 +130,17 @@ def exchange_raw(port: int, data: bytes, timeout_s: float = 10.0) -> tuple[Respo
         except (Truncated, ConnectionError):
             response = None
         return response, client.is_closed()
+
+
+def fetch(
+    port: int,
+    target: bytes = b"/",
+    *,
+    method: bytes = b"GET",
+    host: bytes = b"test.local",
+    fields: Iterable[tuple[bytes, bytes]] = (),
+    body: bytes | None = None,
+) -> Response:
+    """One request on a connection of its own."""
+    with Client(port) as client:
+        return client.request(method, target, host=host, fields=fields, body=body)
