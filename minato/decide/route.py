@@ -46,7 +46,8 @@ class RouteTable:
     def build(cls, services: Sequence[tuple[int, Service]]) -> RouteTable:
         """Build the table from ``(service index, service)`` of one listen address.
 
-        Where two services claim the same host and path (the config refuses that), the first has it.
+        Where two services claim the same host and path (the config refuses that), the first has it. A rule with a path
+        that ``split_path`` refuses is left out: no request with that path gets as far as being routed.
         """
         table = cls()
         for index, service in services:
@@ -72,8 +73,12 @@ class RouteTable:
         return None
 
     def _add(self, rule: HostRule, index: int) -> None:
+        try:
+            segments = split_path(rule.path.encode())
+        except RequestError:
+            return
         node = self._root(rule.host.encode())
-        for segment in split_path(rule.path.encode()):
+        for segment in segments:
             if segment:
                 node = node.children.setdefault(segment, _Node())
         if node.service is None:

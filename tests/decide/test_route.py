@@ -187,6 +187,11 @@ def test_dots_that_climb_nowhere_are_let_through(path: bytes) -> None:
     assert table_of([("*", "/")]).find(b"example.com", path) == 0
 
 
+def test_rule_with_a_path_that_no_request_can_have_harms_no_other() -> None:
+    table = table_of([("a", "/x/..;/y")], [("a", "/%2e%2e/z")], [("a", "/")])
+    assert table.find(b"a", b"/x/y") == 2
+
+
 def test_first_of_two_services_that_claim_the_same_has_it() -> None:
     assert table_of([("a", "/")], [("a", "/")]).find(b"a", b"/") == 0
 
