@@ -1,0 +1,70 @@
+"""The answer that a stored response gives to a request: whole, head alone, 304, one range, or 416."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minato.caching.ranges import ByteRange, Unsatisfiable, parse_single_range
+from minato.caching.request import CacheRequest
+from minato.caching.stored import StoredResponse
+from minato.caching.validation import is_not_modified, is_range_applicable
+from minato.protocol.message import Fields, field_values
+
+# RFC 9110, 15.4.5: a 304 SHOULD NOT have representation metadata that does not guide cache updates.
+_NOT_IN_304 = frozenset(
+    {b"content-length", b"content-type", b"content-encoding", b"content-language", b"content-range", b"accept-ranges"}
+)
+_ABOUT_CONTENT = _NOT_IN_304 | {b"etag", b"last-modified", b"cache-control", b"expires", b"content-location"}
+
+
+@dataclass(slots=True)
+class CachedAnswer:
+    """A response made of a stored one. ``body`` is empty for HEAD, 304 and 204, where Content-Length may say more."""
+
+    status: int
+    reason: bytes
+    fields: Fields
+    body: bytes
+
+
+def make_answer(request: CacheRequest, stored: StoredResponse, now_s: float, cache_status: bytes) -> CachedAnswer:
+    """Return the answer to a GET or HEAD from a stored response, its conditions and a single Range evaluated.
+
+    Every answer carries Age (RFC 9111, 5.1) and ends its Cache-Status with this cache's member (RFC 9211, 2).
+    """
+    own: Fields = [(b"age", b"%d" % stored.age_s(now_s)), (b"cache-status", cache_status)]
+    if is_not_modified(request.fields, stored, now_s):
+        fields = [field for field in stored.fields if _belongs_in_304(field[0], stored)]
+        return CachedAnswer(304, b"Not Modified", fields + own, b"")
+    if request.method == b"HEAD":
+        return CachedAnswer(stored.status, stored.reason, [*stored.fields, *own], b"")
+    wanted = _wanted_range(request.fields, stored)
+    if wanted is None:
+        return CachedAnswer(stored.status, stored.reason, [*stored.fields, *own], stored.body)
+    if isinstance(wanted, ByteRange):
+        return _partial(stored, wanted, own)
+    fields = [field for field in stored.fields if field[0] not in _ABOUT_CONTENT]
+    own += [(b"content-range", b"bytes */%d" % len(stored.body)), (b"content-length", b"0")]
+    return CachedAnswer(416, b"Range Not Satisfiable", fields + own, b"")
+
+
+def _wanted_range(fields: Fields, stored: StoredResponse) -> ByteRange | Unsatisfiable | None:
+    values = field_values(fields, b"range")
+    if len(values) != 1 or stored.status != 200 or not is_range_applicable(fields, stored):
+        return None
+    return parse_single_range(values[0], len(stored.body))
+
+
+def _partial(stored: StoredResponse, wanted: ByteRange, own: Fields) -> CachedAnswer:
+    body = stored.body[wanted.first : wanted.last + 1]
+    fields = [field for field in stored.fields if field[0] != b"content-length"]
+    own += [
+        (b"content-range", b"bytes %d-%d/%d" % (wanted.first, wanted.last, len(stored.body))),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    return CachedAnswer(206, b"Partial Content", fields + own, body)
+
+
+def _belongs_in_304(name: bytes, stored: StoredResponse) -> bool:
+    # Last-Modified guides the client's own cache where there is no ETag.
+    return name not in _NOT_IN_304 and (name != b"last-modified" or not stored.etag)

@@ -1,0 +1,173 @@
+"""Cache-Control and Pragma: the syntax of a directive list, and what its directives say (RFC 9111, 5.2 and 5.4)."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from minato.protocol.message import Fields, field_values
+
+MAX_DELTA_S = 2**31
+"""RFC 9111, 1.2.2: a larger number is taken for this one."""
+
+Directive = tuple[bytes, bytes | None]
+"""``(lower-case name, argument)``; None: no argument; ``b""``: one that is empty or malformed."""
+
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_MEMBER = re.compile(
+    rb"[ \t]*(?P<name>" + _TOKEN + rb")"
+    rb"(?:=(?:(?P<token>" + _TOKEN + rb')|"(?P<quoted>(?:[^"\\]|\\.)*)"))?'
+    rb"[ \t]*(?:,|\Z)",
+    re.DOTALL,
+)
+_NAME = re.compile(rb"[ \t]*(" + _TOKEN + rb")")
+_QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
+_MAX_DIGITS = len(str(MAX_DELTA_S))
+
+
+@dataclass(frozen=True, slots=True)
+class RequestDirectives:
+    """What a request's Cache-Control asks for (RFC 9111, 5.2.1); seconds, None where it does not say.
+
+    Attributes:
+        max_stale_s: ``MAX_DELTA_S`` for a max-stale without argument.
+    """
+
+    no_cache: bool = False
+    no_store: bool = False
+    only_if_cached: bool = False
+    max_age_s: int | None = None
+    min_fresh_s: int | None = None
+    max_stale_s: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseDirectives:
+    """What a response's Cache-Control says to a shared cache (RFC 9111, 5.2.2); seconds, None where it does not say.
+
+    ``no-cache`` and ``private`` with field names are taken as without: more restrictive, and as 5.2.2.4 and 5.2.2.7
+    say that caches often do.
+    """
+
+    no_store: bool = False
+    no_cache: bool = False
+    private: bool = False
+    public: bool = False
+    must_revalidate: bool = False
+    proxy_revalidate: bool = False
+    must_understand: bool = False
+    max_age_s: int | None = None
+    s_maxage_s: int | None = None
+
+    @property
+    def forbids_stale(self) -> bool:
+        """Whether a stale response must not be reused without validation (RFC 9111, 4.2.4)."""
+        return self.must_revalidate or self.proxy_revalidate or self.no_cache or self.s_maxage_s is not None
+
+
+NO_REQUEST_DIRECTIVES = RequestDirectives()
+_NO_RESPONSE_DIRECTIVES = ResponseDirectives()
+
+
+def parse_directives(value: bytes) -> list[Directive]:
+    """Return the directives of one Cache-Control line, in order.
+
+    A malformed member keeps its name and gets the empty argument: a restriction stays one however it is written, a
+    number becomes an invalid one. A comma inside a quoted string separates nothing; without its closing quote it does.
+    """
+    directives: list[Directive] = []
+    position, end = 0, len(value)
+    while position < end:
+        match = _MEMBER.match(value, position)
+        if match:
+            directives.append((match["name"].lower(), _argument(match)))
+            position = match.end()
+            continue
+        name = _NAME.match(value, position)
+        if name:
+            directives.append((name[1].lower(), b""))
+        comma = value.find(b",", position)
+        position = end if comma < 0 else comma + 1
+    return directives
+
+
+def parse_delta_seconds(argument: bytes | None) -> int | None:
+    """Return a delta-seconds number, capped at ``MAX_DELTA_S``, or None where it is none (RFC 9111, 1.2.2)."""
+    if argument is None or not argument.isdigit():
+        return None
+    digits = argument.lstrip(b"0")
+    return MAX_DELTA_S if len(digits) > _MAX_DIGITS else min(int(digits or b"0"), MAX_DELTA_S)
+
+
+def read_request_directives(fields: Fields) -> RequestDirectives:
+    """Return what a request's Cache-Control, or its Pragma where there is no Cache-Control, asks for."""
+    lines = field_values(fields, b"cache-control")
+    if not lines:
+        # RFC 9111, 5.4: without Cache-Control a cache MUST treat Pragma: no-cache as Cache-Control: no-cache.
+        return RequestDirectives(no_cache=has_pragma_no_cache(fields))
+    flags: set[bytes] = set()
+    max_age_s = min_fresh_s = max_stale_s = None
+    for name, argument in _all_directives(lines):
+        match name:
+            case b"max-age":  # invalid: 0, nothing is young enough
+                max_age_s = _lesser(max_age_s, parse_delta_seconds(argument) or 0)
+            case b"min-fresh":  # invalid: nothing is fresh enough
+                seconds = parse_delta_seconds(argument)
+                min_fresh_s = max(min_fresh_s or 0, MAX_DELTA_S if seconds is None else seconds)
+            case b"max-stale":
+                seconds = MAX_DELTA_S if argument is None else parse_delta_seconds(argument) or 0
+                max_stale_s = _lesser(max_stale_s, seconds)
+            case _:
+                flags.add(name)
+    return RequestDirectives(
+        b"no-cache" in flags, b"no-store" in flags, b"only-if-cached" in flags, max_age_s, min_fresh_s, max_stale_s
+    )
+
+
+def read_response_directives(fields: Fields) -> ResponseDirectives:
+    """Return what a response's Cache-Control says. Of a number given twice the smaller counts, an invalid one is 0."""
+    lines = field_values(fields, b"cache-control")
+    if not lines:
+        return _NO_RESPONSE_DIRECTIVES
+    flags: set[bytes] = set()
+    max_age_s = s_maxage_s = None
+    for name, argument in _all_directives(lines):
+        # RFC 9111, 4.2.1: caches are encouraged to take a response with invalid freshness information for stale.
+        if name == b"max-age":
+            max_age_s = _lesser(max_age_s, parse_delta_seconds(argument) or 0)
+        elif name == b"s-maxage":
+            s_maxage_s = _lesser(s_maxage_s, parse_delta_seconds(argument) or 0)
+        else:
+            flags.add(name)
+    return ResponseDirectives(
+        no_store=b"no-store" in flags,
+        no_cache=b"no-cache" in flags,
+        private=b"private" in flags,
+        public=b"public" in flags,
+        must_revalidate=b"must-revalidate" in flags,
+        proxy_revalidate=b"proxy-revalidate" in flags,
+        must_understand=b"must-understand" in flags,
+        max_age_s=max_age_s,
+        s_maxage_s=s_maxage_s,
+    )
+
+
+def has_pragma_no_cache(fields: Fields) -> bool:
+    """Tell whether a Pragma line says no-cache (RFC 9111, 5.4)."""
+    return any(name == b"no-cache" for name, _ in _all_directives(field_values(fields, b"pragma")))
+
+
+def _all_directives(lines: list[bytes]) -> list[Directive]:
+    return [directive for line in lines for directive in parse_directives(line)]
+
+
+def _argument(match: re.Match[bytes]) -> bytes | None:
+    quoted: bytes | None = match["quoted"]
+    if quoted is not None:
+        return _QUOTED_PAIR.sub(rb"\1", quoted)
+    token: bytes | None = match["token"]
+    return token
+
+
+def _lesser(known: int | None, other: int) -> int:
+    return other if known is None else min(known, other)

@@ -1,0 +1,76 @@
+"""A response as it would be stored: every rule that decides about it applied to its head, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from minato.caching.directives import read_response_directives
+from minato.caching.freshness import calculate_initial_age, calculate_lifetime, read_date
+from minato.caching.key import read_variant_names, select_variant_values
+from minato.caching.policy import NotStored, check_response_storable, check_worth_storing
+from minato.caching.request import CacheRequest, RequestTraits
+from minato.caching.stored import StoredResponse, make_stored, with_date
+from minato.protocol.message import Fields
+
+
+@dataclass(frozen=True, slots=True)
+class Arrival:
+    """A response head and when it came.
+
+    Attributes:
+        status: of the response.
+        reason: its reason phrase.
+        fields: end-to-end fields; those of the stored response merged in after a 304.
+        request_time_s: wall clock when the request was forwarded.
+        response_time_s: wall clock when the head arrived.
+        serial: a larger one arrived later.
+    """
+
+    status: int
+    reason: bytes
+    fields: Fields
+    request_time_s: float
+    response_time_s: float
+    serial: int
+
+
+def make_draft(
+    request: CacheRequest, traits: RequestTraits, arrival: Arrival, *, ttl_s: float, body: bytes = b""
+) -> tuple[StoredResponse, NotStored | None]:
+    """Return a response as it would be stored, not live yet, and why it must not be stored, or None.
+
+    Args:
+        request: that it answers; whether the request alone forbids storing is not looked at here.
+        traits: of the request.
+        arrival: the response.
+        ttl_s: the configured lifetime of responses that bring none.
+        body: the content where it is known already, as it is after a 304.
+    """
+    fields, now_s = arrival.fields, arrival.response_time_s
+    directives = read_response_directives(fields)
+    names = read_variant_names(fields)
+    stated_date_s = read_date(fields, now_s)
+    date_s = int(now_s) if stated_date_s is None else stated_date_s
+    freshness = calculate_lifetime(
+        arrival.status, fields, directives, date_s=date_s, response_time_s=now_s, ttl_s=ttl_s
+    )
+    initial_age_s = calculate_initial_age(
+        fields, date_s=date_s, request_time_s=arrival.request_time_s, response_time_s=now_s
+    )
+    draft = make_stored(
+        key=request.key,
+        names=names or (),
+        values=select_variant_values(names or (), request.fields),
+        status=arrival.status,
+        reason=arrival.reason,
+        fields=with_date(fields, stated_date_s, now_s),
+        directives=directives,
+        freshness=freshness,
+        date_s=date_s,
+        response_time_s=now_s,
+        initial_age_s=initial_age_s,
+        body=body,
+        serial=arrival.serial,
+    )
+    refusal = check_response_storable(traits, arrival.status, fields, directives, names)
+    return draft, refusal or check_worth_storing(draft, directives, freshness)

@@ -1,0 +1,61 @@
+"""Cache keys: the primary key of a request and the variant that Vary picks (RFC 9111, 2 and 4.1)."""
+
+from __future__ import annotations
+
+import re
+
+from minato.protocol.message import Fields, list_members
+
+PrimaryKey = tuple[int, bytes, bytes, bytes]
+"""``(service index, scheme, host, target)``; the method is always GET, since nothing else is stored."""
+
+VariantNames = tuple[bytes, ...]
+"""The field names of Vary: lower case, sorted, once each; empty without Vary."""
+
+VariantValues = tuple[bytes | None, ...]
+"""A request's values of those fields, normalized; None where the field is absent."""
+
+_FIELD_NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
+_MAX_VARIANT_NAMES = 16
+# minato writes these into the request itself: what the upstream varies on is then not what the client sent.
+_WRITTEN_BY_PROXY = frozenset(
+    {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-real-ip", b"forwarded", b"via", b"connection"}
+)
+# Lists of case-insensitive members without quoted strings in practice: white space around commas and case mean nothing.
+_CASELESS_LISTS = frozenset({b"accept-encoding", b"accept-language", b"accept-charset"})
+
+
+def read_variant_names(fields: Fields) -> VariantNames | None:
+    """Return the names that a response's Vary nominates, or None where no request can be told to match.
+
+    RFC 9111, 4.1: a Vary that contains ``*`` always fails to match. So does what is no field name, a field that the
+    proxy itself writes, or more than 16 names.
+    """
+    names = tuple(sorted(set(list_members(fields, b"vary"))))
+    if len(names) > _MAX_VARIANT_NAMES:
+        return None
+    if any(name == b"*" or name in _WRITTEN_BY_PROXY or not _FIELD_NAME.fullmatch(name) for name in names):
+        return None
+    return names
+
+
+def select_variant_values(names: VariantNames, fields: Fields) -> VariantValues:
+    """Return a request's values of the fields that Vary nominates.
+
+    Lines of one name are combined; white space around commas, and case where the field has none, are normalized
+    (RFC 9111, 4.1). An absent field matches only an absent one.
+    """
+    if not names:
+        return ()
+    found: dict[bytes, list[bytes]] = {}
+    for name, value in fields:
+        if name in names:
+            found.setdefault(name, []).append(value)
+    return tuple(_normalize(name, found[name]) if name in found else None for name in names)
+
+
+def _normalize(name: bytes, lines: list[bytes]) -> bytes:
+    if name in _CASELESS_LISTS:
+        members = [member.strip(b" \t").lower() for line in lines for member in line.split(b",")]
+        return b",".join(member for member in members if member)
+    return b",".join(lines)

@@ -1,0 +1,152 @@
+"""May a response be stored, may a stored one be reused: decisions with a reason (RFC 9111, 3, 3.5, 4 and 5.2)."""
+
+from __future__ import annotations
+
+import enum
+
+from minato.caching.directives import RequestDirectives, ResponseDirectives
+from minato.caching.freshness import HEURISTIC_STATUSES, Freshness
+from minato.caching.key import VariantNames
+from minato.caching.request import RequestTraits
+from minato.caching.stored import StoredResponse
+from minato.protocol.message import Fields
+
+_UNDERSTOOD_STATUSES = HEURISTIC_STATUSES | {302, 303, 307, 400, 401, 403, 500, 502, 503}
+# 206 would need combining; the others answer a precondition or a range that the cache key does not hold.
+_NEVER_STORED_STATUSES = frozenset({206, 304, 412, 416})
+_FIRST_FINAL_STATUS = 200
+
+
+class NotStored(enum.Enum):
+    """Why a response is not stored; the value is the log's word."""
+
+    METHOD = "method"
+    REQUEST_BODY = "request-body"
+    REQUEST_CONDITION = "request-condition"
+    REQUEST_NO_STORE = "request-no-store"
+    STATUS = "status"
+    NO_STORE = "no-store"
+    PRIVATE = "private"
+    AUTHORIZATION = "authorization"
+    SET_COOKIE = "set-cookie"
+    VARY = "vary"
+    NO_LIFETIME = "no-lifetime"
+    TOO_LARGE = "too-large"
+    NO_MEMORY = "no-memory"
+    INCOMPLETE = "incomplete"
+    SUPERSEDED = "superseded"
+    INVALIDATED = "invalidated"
+    ABORTED = "aborted"
+
+    @property
+    def is_about_resource(self) -> bool:
+        """Whether it says that nobody's response of this resource is to be stored, not merely this request's."""
+        return self in _ABOUT_RESOURCE
+
+
+_ABOUT_RESOURCE = frozenset({NotStored.NO_STORE, NotStored.PRIVATE, NotStored.VARY})
+
+
+class Reuse(enum.Enum):
+    """Whether a stored response may answer a request."""
+
+    FRESH = "fresh"
+    STALE_ACCEPTED = "stale, and the request accepts that"
+    STALE = "stale"
+    NO_CACHE = "the response says no-cache"
+    REQUEST = "the request does not accept it"
+
+    @property
+    def is_allowed(self) -> bool:
+        return self in _ALLOWED
+
+
+_ALLOWED = frozenset({Reuse.FRESH, Reuse.STALE_ACCEPTED})
+
+
+def check_request_storable(method: bytes, has_body: bool, traits: RequestTraits) -> NotStored | None:
+    """Return why no response to such a request may be stored, or None."""
+    if method != b"GET":
+        return NotStored.METHOD
+    if has_body:
+        return NotStored.REQUEST_BODY
+    if traits.is_for_origin:
+        return NotStored.REQUEST_CONDITION
+    # RFC 9111, 5.2.1.5: a cache MUST NOT store any part of either this request or any response to it.
+    return NotStored.REQUEST_NO_STORE if traits.directives.no_store else None
+
+
+def check_response_storable(
+    traits: RequestTraits,
+    status: int,
+    fields: Fields,
+    directives: ResponseDirectives,
+    names: VariantNames | None,
+) -> NotStored | None:
+    """Return why a shared cache must not, or had better not, store a response, or None (RFC 9111, 3).
+
+    Args:
+        traits: of its request, which ``check_request_storable`` has let pass.
+        status: of the response.
+        fields: of the response.
+        directives: its Cache-Control.
+        names: of its Vary; None where no request can be told to match.
+    """
+    if status < _FIRST_FINAL_STATUS or status in _NEVER_STORED_STATUSES:
+        return NotStored.STATUS
+    if directives.must_understand and status not in _UNDERSTOOD_STATUSES:
+        return NotStored.STATUS
+    # RFC 9111, 5.2.2.3: a cache that understands the status ought to ignore no-store beside must-understand.
+    if directives.no_store and not directives.must_understand:
+        return NotStored.NO_STORE
+    if directives.private:
+        return NotStored.PRIVATE
+    if traits.has_authorization and not _allows_authorized(directives):
+        return NotStored.AUTHORIZATION
+    # RFC 9111, 7.3 leaves Set-Cookie to the origin's Cache-Control; most origins that set cookies never wrote one.
+    is_shared_by_intent = directives.public or directives.s_maxage_s is not None
+    if not is_shared_by_intent and any(name in (b"set-cookie", b"set-cookie2") for name, _ in fields):
+        return NotStored.SET_COOKIE
+    return NotStored.VARY if names is None else None
+
+
+def check_worth_storing(
+    stored: StoredResponse, directives: ResponseDirectives, freshness: Freshness
+) -> NotStored | None:
+    """Return NO_LIFETIME where a response must not be reused, not even after validation, else None.
+
+    RFC 9111, 3: without explicit lifetime or ``public`` the status has to be cacheable by default.
+    """
+    is_permitted = freshness.source.is_explicit or directives.public or stored.status in HEURISTIC_STATUSES
+    can_be_hit = not stored.must_validate and stored.initial_age_s < stored.lifetime_s
+    return None if is_permitted and (can_be_hit or stored.has_validator) else NotStored.NO_LIFETIME
+
+
+def decide_reuse(stored: StoredResponse, directives: RequestDirectives, now_s: float) -> Reuse:
+    """Return whether a stored response may answer a request as it is (RFC 9111, 4)."""
+    age_s = stored.age_s(now_s)
+    is_fresh = age_s < stored.lifetime_s
+    if stored.must_validate:
+        return Reuse.NO_CACHE
+    if not is_fresh and not _accepts_stale(stored, directives, age_s):
+        return Reuse.STALE
+    if directives.no_cache:
+        return Reuse.REQUEST
+    # max-age=0 asks for validation, also within the second (RFC 9111, 5.2.1.1).
+    if directives.max_age_s is not None and (directives.max_age_s == 0 or age_s > directives.max_age_s):
+        return Reuse.REQUEST
+    if directives.min_fresh_s is not None and stored.lifetime_s - age_s < directives.min_fresh_s:
+        return Reuse.REQUEST
+    return Reuse.FRESH if is_fresh else Reuse.STALE_ACCEPTED
+
+
+def _accepts_stale(stored: StoredResponse, directives: RequestDirectives, age_s: float) -> bool:
+    """RFC 9111, 4.2.4: MUST NOT where the response forbids it; else as far as the request's max-stale goes."""
+    if stored.forbids_stale or directives.max_stale_s is None:
+        return False
+    return age_s - stored.lifetime_s <= directives.max_stale_s
+
+
+def _allows_authorized(directives: ResponseDirectives) -> bool:
+    """RFC 9111, 3.5: must-revalidate, public and s-maxage allow to store a response to Authorization."""
+    return directives.must_revalidate or directives.public or directives.s_maxage_s is not None

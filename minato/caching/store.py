@@ -1,0 +1,166 @@
+"""The store: stored responses by key and variant, bounded in number and in bytes; it knows nothing of freshness."""
+
+from __future__ import annotations
+
+from minato.caching.key import PrimaryKey, VariantNames, VariantValues, select_variant_values
+from minato.caching.order import make_order
+from minato.caching.policy import NotStored
+from minato.caching.stored import StoredResponse
+from minato.config.model import CacheKind
+from minato.protocol.message import Fields
+
+MAX_VARIANTS = 64
+"""Stored responses of one URI; the oldest one goes first, so that no URI's variants drive out the rest."""
+
+_Resource = dict[VariantNames, dict[VariantValues, StoredResponse]]
+
+
+class Store:
+    """Stored responses under a count and a byte limit.
+
+    Bytes that writers have reserved count as well: what is stored and what is being stored never exceed the limit
+    together.
+    """
+
+    def __init__(self, kind: CacheKind, *, capacity: int, max_memory_bytes: int) -> None:
+        self._capacity = capacity
+        self._max_memory_bytes = max_memory_bytes
+        self._resources: dict[PrimaryKey, _Resource] = {}
+        self._order = make_order(kind)
+        self._serial = 0
+        self.used_bytes = 0
+        self.reserved_bytes = 0
+        self.evictions = 0
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __repr__(self) -> str:
+        return f"<Store {len(self)} stored in {self.used_bytes} bytes, {self.reserved_bytes} bytes reserved>"
+
+    def has(self, key: PrimaryKey) -> bool:
+        """Tell whether any variant is stored under that key."""
+        return key in self._resources
+
+    def select(self, key: PrimaryKey, fields: Fields) -> StoredResponse | None:
+        """Return the stored response that a request with those fields selects (RFC 9111, 4.1), or None.
+
+        Where several match, the one of the latest Date is taken, the later arrival among equals.
+        """
+        matching = self._matching(key, fields)
+        if len(matching) > 1:
+            return max(matching, key=lambda stored: (stored.date_s, stored.serial))
+        return matching[0] if matching else None
+
+    def touch(self, stored: StoredResponse) -> None:
+        """Note a use of a stored response, for the eviction order. It does not lengthen its life."""
+        if stored.is_live:
+            self._order.touch(stored)
+
+    def take_serial(self) -> int:
+        """Return a number larger than any before: what arrived in which order, whatever the clock says."""
+        self._serial += 1
+        return self._serial
+
+    def put(self, stored: StoredResponse, fields: Fields) -> NotStored | None:
+        """Store a complete response instead of everything that its request would have selected before.
+
+        Args:
+            stored: not live yet, with its serial.
+            fields: of the request that it answers.
+
+        Returns:
+            None once it is stored; SUPERSEDED where a later arrival is stored already; NO_MEMORY without room for it.
+        """
+        superseded = self._matching(stored.key, fields)
+        if any(old.serial > stored.serial for old in superseded):
+            return NotStored.SUPERSEDED
+        for old in superseded:
+            self.discard(old)
+        if not self._make_room(stored.size_bytes, 1):
+            return NotStored.NO_MEMORY
+        self._limit_variants(stored.key)
+        self._link(stored)
+        self._order.add(stored)
+        return None
+
+    def replace(self, old: StoredResponse, new: StoredResponse) -> bool:
+        """Store a freshened response in the place of the old one; False where that is gone or there is no room."""
+        if not old.is_live:
+            return False
+        self._order.replace(old, new)
+        self._unlink(old)
+        twin = self._resources.get(new.key, {}).get(new.names, {}).get(new.values)
+        if twin is not None:  # the 304 changed Vary to what another one is stored under
+            self.discard(twin)
+        self._link(new)
+        self._make_room(0, 0)
+        return new.is_live
+
+    def discard(self, stored: StoredResponse) -> None:
+        """Forget a stored response; nothing happens where it is gone already."""
+        if stored.is_live:
+            self._order.discard(stored)
+            self._unlink(stored)
+
+    def discard_resource(self, key: PrimaryKey) -> int:
+        """Forget every variant of a key; return how many there were."""
+        found = [stored for group in self._resources.get(key, {}).values() for stored in group.values()]
+        for stored in found:
+            self.discard(stored)
+        return len(found)
+
+    def clear(self) -> int:
+        """Forget everything stored; return how many there were."""
+        return sum(self.discard_resource(key) for key in list(self._resources))
+
+    def reserve(self, size_bytes: int) -> bool:
+        """Set bytes aside for a response being stored, at the cost of stored ones; False where they are too many."""
+        if not self._make_room(size_bytes, 0):
+            return False
+        self.reserved_bytes += size_bytes
+        return True
+
+    def release(self, size_bytes: int) -> None:
+        """Give reserved bytes back."""
+        self.reserved_bytes -= size_bytes
+
+    def _matching(self, key: PrimaryKey, fields: Fields) -> list[StoredResponse]:
+        resource = self._resources.get(key)
+        if resource is None:
+            return []
+        selected = (group.get(select_variant_values(names, fields)) for names, group in resource.items())
+        return [stored for stored in selected if stored is not None]
+
+    def _make_room(self, size_bytes: int, count: int) -> bool:
+        """Evict until that many bytes and responses more find room; evict nothing where they never will."""
+        if count > self._capacity or self.reserved_bytes + size_bytes > self._max_memory_bytes:
+            return False
+        bytes_left = self._max_memory_bytes - self.reserved_bytes - size_bytes
+        while self.used_bytes > bytes_left or len(self._order) + count > self._capacity:
+            self.discard(self._order.victim())
+            self.evictions += 1
+        return True
+
+    def _limit_variants(self, key: PrimaryKey) -> None:
+        resource = self._resources.get(key, {})
+        if sum(map(len, resource.values())) >= MAX_VARIANTS:
+            oldest = min((next(iter(group.values())) for group in resource.values()), key=lambda stored: stored.serial)
+            self.discard(oldest)
+            self.evictions += 1
+
+    def _link(self, stored: StoredResponse) -> None:
+        self._resources.setdefault(stored.key, {}).setdefault(stored.names, {})[stored.values] = stored
+        self.used_bytes += stored.size_bytes
+        stored.is_live = True
+
+    def _unlink(self, stored: StoredResponse) -> None:
+        resource = self._resources[stored.key]
+        group = resource[stored.names]
+        del group[stored.values]
+        if not group:
+            del resource[stored.names]
+        if not resource:
+            del self._resources[stored.key]
+        self.used_bytes -= stored.size_bytes
+        stored.is_live = False

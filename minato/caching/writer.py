@@ -1,0 +1,130 @@
+"""A response on its way into the store: collects the body beside the client's copy, gives up rather than overrun."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+
+from minato.caching.policy import NotStored
+from minato.caching.store import Store
+from minato.caching.stored import StoredResponse, complete_stored
+from minato.protocol.message import Fields
+
+
+class _State(enum.Enum):
+    OPEN = "open"
+    CLOSED = "closed"
+
+
+class StoreWriter:
+    """Collects one body. Whoever began it ends it with ``commit`` or ``abort``: until then its bytes are reserved."""
+
+    def __init__(
+        self,
+        store: Store,
+        stored: StoredResponse,
+        fields: Fields,
+        *,
+        length_bytes: int | None,
+        max_body_bytes: int,
+        on_closed: Callable[[StoreWriter], None],
+    ) -> None:
+        """Begin with a head for whose ``size_bytes`` room has been reserved.
+
+        Args:
+            store: where it goes.
+            stored: the response without its body.
+            fields: of the request.
+            length_bytes: what the response declares, or None.
+            max_body_bytes: a longer body is not stored.
+            on_closed: called once, when it is committed, aborted or gives up.
+        """
+        self._store = store
+        self._stored = stored
+        self._fields = fields
+        self._length_bytes = length_bytes
+        self._max_body_bytes = max_body_bytes
+        self._on_closed = on_closed
+        self._body = bytearray()
+        self._reserved_bytes = stored.size_bytes
+        self._state = _State.OPEN
+        self._refusal = NotStored.ABORTED
+
+    @property
+    def stored(self) -> StoredResponse:
+        """The response being stored, not live before ``commit``."""
+        return self._stored
+
+    def write(self, data: bytes) -> bool:
+        """Take a piece of the body, content without chunk framing.
+
+        Returns:
+            False once it gave up (too large, no memory, invalidated): nothing is kept, no further call is needed.
+        """
+        if self._state is _State.CLOSED:
+            return False
+        size_bytes = len(self._body) + len(data)
+        if size_bytes > self._max_body_bytes:
+            return self._give_up(NotStored.TOO_LARGE)
+        if self._length_bytes is not None and size_bytes > self._length_bytes:
+            return self._give_up(NotStored.INCOMPLETE)
+        if not self._reserve(self._stored.size_bytes + _allocated_bytes(size_bytes)):
+            return self._give_up(NotStored.NO_MEMORY)
+        self._body += data
+        return True
+
+    def commit(self, now_s: float) -> StoredResponse | NotStored:
+        """Store the response: call it when its end was read, and only if that end was clean.
+
+        Args:
+            now_s: wall clock; a response that took longer than its lifetime and has no validator is not kept.
+
+        Returns:
+            The stored response, or why there is none; a writer that gave up says why it did.
+        """
+        if self._state is _State.CLOSED:
+            return self._refusal
+        stored = self._stored
+        if self._length_bytes is not None and len(self._body) != self._length_bytes:
+            self._give_up(NotStored.INCOMPLETE)  # RFC 9111, 3.3: incomplete, and no 206 is made of it
+            return self._refusal
+        complete_stored(stored, bytes(self._body))
+        self._close()
+        if not stored.has_validator and not stored.is_fresh(now_s):
+            self._refusal = NotStored.NO_LIFETIME
+            return self._refusal
+        refusal = self._store.put(stored, self._fields)
+        if refusal is None:
+            return stored
+        self._refusal = refusal
+        return refusal
+
+    def abort(self, reason: NotStored = NotStored.ABORTED) -> None:
+        """Keep nothing, since the response was cut short or the resource has changed; may be called at any time."""
+        self._give_up(reason)
+
+    def _reserve(self, needed_bytes: int) -> bool:
+        more = needed_bytes - self._reserved_bytes
+        if more > 0:
+            if not self._store.reserve(more):
+                return False
+            self._reserved_bytes = needed_bytes
+        return True
+
+    def _give_up(self, reason: NotStored) -> bool:
+        if self._state is _State.OPEN:
+            self._refusal = reason
+            self._close()
+        return False
+
+    def _close(self) -> None:
+        self._state = _State.CLOSED
+        self._store.release(self._reserved_bytes)
+        self._reserved_bytes = 0
+        self._body = bytearray()
+        self._on_closed(self)
+
+
+def _allocated_bytes(size_bytes: int) -> int:
+    """Return what a growing bytearray of that size takes at most: it allocates an eighth more than it needs."""
+    return size_bytes + (size_bytes >> 3) + 16
