@@ -1,0 +1,140 @@
+"""What master and worker say to each other: small messages, with sockets where needed, over a socket pair."""
+
+from __future__ import annotations
+
+import array
+import enum
+import json
+import logging
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from minato.config.model import ListenAddress
+from minato.net.bound import BoundListener
+
+log = logging.getLogger("minato.channel")
+
+MAX_MESSAGE_BYTES = 65_536
+# The kernel refuses more than 253 descriptors in one message (SCM_MAX_FD).
+MAX_LISTENERS_PER_MESSAGE = 100
+
+
+class Verb(enum.Enum):
+    """What a message asks for or says."""
+
+    DRAIN = "drain"  # master to worker: accept no more, finish what is there within `seconds`
+    STOP = "stop"  # master to worker: end now
+    REOPEN_LOGS = "reopen logs"  # master to worker
+    BORROW = "borrow"  # master to worker: accept from these sockets of `slot`, too: nobody attends to them
+    GIVE_BACK = "give back"  # master to worker: the worker of `slot` is there again
+    READY = "ready"  # worker to master: it serves
+    DRAINING = "draining"  # worker to master: told by a signal of its own, it serves no more
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message.
+
+    Attributes:
+        verb: what it is about.
+        slot: whose sockets, for BORROW and GIVE_BACK.
+        seconds: the deadline of DRAIN, from now.
+        listeners: the sockets of BORROW. The receiver owns its copies.
+    """
+
+    verb: Verb
+    slot: int = 0
+    seconds: float = 0.0
+    listeners: tuple[BoundListener, ...] = ()
+
+
+class ChannelClosedError(Exception):
+    """The other side is gone."""
+
+
+class Channel:
+    """One end of a socket pair that keeps messages apart (SOCK_SEQPACKET); it never blocks."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        self._sock = sock
+
+    @classmethod
+    def pair(cls) -> tuple[Channel, Channel]:
+        """Return two connected ends; neither survives an exec."""
+        left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        return cls(left), cls(right)
+
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
+    def close(self) -> None:
+        self._sock.close()
+
+    def send(self, message: Message) -> bool:
+        """Send a message, in parts where it has many sockets.
+
+        Returns:
+            False where the other side is gone, or reads so little that the message does not fit: it hangs, and its
+            heartbeat says so soon.
+        """
+        parts = [
+            message.listeners[start : start + MAX_LISTENERS_PER_MESSAGE]
+            for start in range(0, len(message.listeners), MAX_LISTENERS_PER_MESSAGE)
+        ]
+        return all([self._send_part(message, part) for part in parts or [()]])
+
+    def receive(self) -> Message | None:
+        """Return the next message; None when there is none now.
+
+        Raises:
+            ChannelClosedError: the other side is gone.
+        """
+        try:
+            data, fds = self._receive_with_fds()
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError as error:
+            raise ChannelClosedError(str(error)) from error
+        if not data:
+            raise ChannelClosedError("closed")
+        return _decode(data, fds)
+
+    def _send_part(self, message: Message, listeners: Sequence[BoundListener]) -> bool:
+        data = _encode(message, listeners)
+        fds = array.array("i", [listener.sock.fileno() for listener in listeners])
+        ancillary = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, fds)] if listeners else []
+        try:
+            self._sock.sendmsg([data], ancillary, socket.MSG_NOSIGNAL)
+        except OSError as error:
+            log.debug("cannot send %s: %s", message.verb.value, error)
+            return False
+        return True
+
+    def _receive_with_fds(self) -> tuple[bytes, list[int]]:
+        fds = array.array("i")
+        space = socket.CMSG_SPACE(MAX_LISTENERS_PER_MESSAGE * fds.itemsize)
+        data, ancillary, _, _ = self._sock.recvmsg(MAX_MESSAGE_BYTES, space, socket.MSG_CMSG_CLOEXEC)
+        for level, kind, payload in ancillary:
+            if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+                fds.frombytes(payload[: len(payload) - len(payload) % fds.itemsize])
+        return data, list(fds)
+
+
+def _encode(message: Message, listeners: Sequence[BoundListener]) -> bytes:
+    addresses = [[listener.address.host, listener.address.port] for listener in listeners]
+    return json.dumps([message.verb.value, message.slot, message.seconds, addresses]).encode()
+
+
+def _decode(data: bytes, fds: list[int]) -> Message:
+    verb, slot, seconds, names = json.loads(data)
+    for fd in fds[len(names) :]:
+        os.close(fd)
+    listeners = tuple(
+        # A receiver that is out of descriptors gets fewer than were sent.
+        BoundListener(ListenAddress(host, port), socket.socket(fileno=fd))
+        for (host, port), fd in zip(names, fds, strict=False)
+    )
+    return Message(Verb(verb), slot, seconds, listeners)

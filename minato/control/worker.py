@@ -1,0 +1,236 @@
+"""A worker process from fork to end: signals, commands of the master, heartbeat; the Server does the serving."""
+
+from __future__ import annotations
+
+import enum
+import logging
+import os
+import random
+import signal
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from setproctitle import setproctitle
+
+from minato.config.model import Config
+from minato.control.channel import Channel, ChannelClosedError, Message, Verb
+from minato.control.signals import SignalQueue
+from minato.errors import BootError
+from minato.net.bound import BoundListener
+from minato.net.loop import READ, Loop
+from minato.net.resolve import ResolvedAddress
+from minato.shared.board import Board
+from minato.telemetry.access_log import AccessLog
+
+log = logging.getLogger("minato.worker")
+
+HEARTBEAT_S = 0.25
+FLUSH_S = 1.0
+EXIT_CRASH = 1
+EXIT_BOOT_FAILURE = 3
+
+# Ctrl-C and a terminal that closes signal the whole group; the master decides what becomes of it.
+_IGNORED = (
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
+_CAUGHT = (signal.SIGTERM, signal.SIGQUIT)
+
+
+class ServerLike(Protocol):
+    """What a worker needs of minato.net.server.Server."""
+
+    def start(self) -> None: ...
+    def adopt(self, orphans: Sequence[BoundListener]) -> None: ...
+    def release(self, orphans: Sequence[BoundListener]) -> None: ...
+    def drain(self, deadline_s: float, on_drained: Callable[[], None], *, sweep: bool = False) -> None: ...
+    def stop(self) -> None: ...
+    def reopen_logs(self) -> None: ...
+
+
+class ServerFactory(Protocol):
+    """What makes the Server; tests put a stand-in here."""
+
+    def __call__(
+        self,
+        *,
+        config: Config,
+        loop: Loop,
+        board: Board,
+        slot: int,
+        own: Sequence[BoundListener],
+        orphans: Sequence[BoundListener],
+        addresses: Mapping[str, tuple[ResolvedAddress, ...]],
+        wake_health: Callable[[], None],
+        access_log: AccessLog | None,
+    ) -> ServerLike: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerPlan:
+    """All that a worker is given.
+
+    Attributes:
+        slot: which of the sockets of each address are its own.
+        row: its row on the board; mostly the slot's number, another one while an older worker of the slot still drains.
+        generation: number of its generation.
+        own: the sockets it accepts from.
+        addresses: of the upstreams, by Upstream.key.
+        wake_health: tells the health checker to look at the refused counts.
+        channel: its end of the channel to the master.
+    """
+
+    slot: int
+    row: int
+    generation: int
+    config: Config
+    board: Board
+    own: tuple[BoundListener, ...]
+    addresses: Mapping[str, tuple[ResolvedAddress, ...]]
+    wake_health: Callable[[], None]
+    channel: Channel
+
+
+class _State(enum.Enum):
+    SERVING = "serving"
+    DRAINING = "draining"
+    STOPPED = "stopped"
+
+
+def run_worker(plan: WorkerPlan, server_factory: ServerFactory) -> int:
+    """Serve until told to end. Returns the exit status: 0, or 3 where the worker could not start.
+
+    An exception that nobody caught is for the caller, who logs it and exits with 1.
+    """
+    setproctitle(f"minato: worker {plan.slot} gen {plan.generation}")
+    random.seed()  # the fork copied the master's state to every worker
+    try:
+        worker = Worker(plan, server_factory)
+        worker.start()
+    except BootError as error:
+        log.error("worker %d gen %d cannot start: %s", plan.slot, plan.generation, error)
+        return EXIT_BOOT_FAILURE
+    except Exception:
+        log.critical("worker %d gen %d cannot start", plan.slot, plan.generation, exc_info=True)
+        return EXIT_BOOT_FAILURE
+    worker.run()
+    return 0
+
+
+class Worker:
+    """One worker: a loop, a Server, and what is between them and the master."""
+
+    def __init__(self, plan: WorkerPlan, server_factory: ServerFactory) -> None:
+        self._plan = plan
+        self._state = _State.SERVING
+        self._loop = loop = Loop()
+        self._signals = SignalQueue(loop)
+        self._signals.install(_CAUGHT, _IGNORED)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        self._row = plan.board.row(plan.row)
+        self._heartbeat = loop.timer(self._beat)
+        self._flush = loop.timer(self._flush_log)
+        self._borrowed: dict[int, list[BoundListener]] = {}
+        self._access_log = AccessLog.open(plan.config.access_log)
+        self._server = server_factory(
+            config=plan.config,
+            loop=loop,
+            board=plan.board,
+            slot=plan.row,
+            own=plan.own,
+            orphans=(),
+            addresses=plan.addresses,
+            wake_health=plan.wake_health,
+            access_log=self._access_log,
+        )
+
+    def start(self) -> None:
+        """Begin to serve and say so."""
+        self._row.pid = os.getpid()
+        self._row.generation = self._plan.generation
+        self._loop.add(self._plan.channel.fileno(), READ, self._on_channel)
+        self._beat()
+        self._flush_log()
+        self._server.start()
+        self._plan.channel.send(Message(Verb.READY))
+        log.debug("worker %d gen %d serves", self._plan.slot, self._plan.generation)
+
+    def run(self) -> None:
+        """Turn the loop until the worker has drained or was told to stop."""
+        while self._state is not _State.STOPPED:
+            self._loop.turn()
+            while (number := self._signals.take()) is not None:
+                self._obey_signal(number)
+        if self._access_log is not None:
+            self._access_log.close()
+
+    def _obey_signal(self, number: signal.Signals) -> None:
+        if number is signal.SIGQUIT:
+            self._stop()
+        elif self._state is _State.SERVING:
+            # The master puts another worker in this slot at once.
+            self._plan.channel.send(Message(Verb.DRAINING))
+            self._drain(self._plan.config.timeouts.drain_s)
+
+    def _on_channel(self, events: int) -> None:
+        channel = self._plan.channel
+        try:
+            while (message := channel.receive()) is not None:
+                self._obey(message)
+        except ChannelClosedError:
+            self._loop.remove(channel.fileno())
+            log.warning("the master is gone; worker %d drains", self._plan.slot)
+            self._drain(self._plan.config.timeouts.drain_s)
+
+    def _obey(self, message: Message) -> None:
+        if message.verb is Verb.DRAIN:
+            self._drain(message.seconds)
+        elif message.verb is Verb.STOP:
+            self._stop()
+        elif message.verb is Verb.REOPEN_LOGS:
+            self._server.reopen_logs()
+        elif message.verb is Verb.BORROW:
+            self._borrow(message.slot, message.listeners)
+        elif message.verb is Verb.GIVE_BACK:
+            self._give_back(message.slot)
+
+    def _borrow(self, slot: int, listeners: tuple[BoundListener, ...]) -> None:
+        if self._state is not _State.SERVING:
+            for listener in listeners:
+                listener.sock.close()
+            return
+        self._borrowed.setdefault(slot, []).extend(listeners)
+        self._server.adopt(listeners)
+
+    def _give_back(self, slot: int) -> None:
+        listeners = self._borrowed.pop(slot, [])
+        if listeners and self._state is _State.SERVING:
+            self._server.release(listeners)
+
+    def _drain(self, deadline_s: float) -> None:
+        if self._state is _State.SERVING:
+            self._state = _State.DRAINING
+            # What waits in the queues is accepted first: some of the sockets may be the last of their address.
+            self._server.drain(deadline_s, self._end, sweep=True)
+
+    def _stop(self) -> None:
+        if self._state is not _State.STOPPED:
+            self._server.stop()
+            self._end()
+
+    def _end(self) -> None:
+        self._state = _State.STOPPED
+
+    def _beat(self) -> None:
+        self._row.beat(int(self._loop.now_s * 1000))
+        self._heartbeat.set(HEARTBEAT_S)
+
+    def _flush_log(self) -> None:
+        if self._access_log is not None:
+            self._access_log.flush()
+            self._flush.set(FLUSH_S)
