@@ -1,0 +1,112 @@
+"""One upstream under watch: when it is probed, and what results and refused connections make of its health."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+from minato.control.probe import Probe, ProbeTarget
+from minato.decide.health import Health, ProbeResult, Transition, UpstreamHealth
+from minato.net.loop import Loop
+
+EXTRA_PROBE_GAP_S = 1.0
+# The second round begins up to this share of the interval early: all first rounds begin at once, later ones need not.
+JITTER = 0.1
+
+REFUSED = ProbeResult(False, "connection refused")
+
+
+class UpstreamWatch:
+    """Probes one upstream every interval, and at once after a refused connection.
+
+    Attributes:
+        key: Upstream.key.
+        state: what is known of its health.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        target: ProbeTarget,
+        *,
+        report: Callable[[UpstreamWatch, Transition | None], None],
+        rng: random.Random,
+    ) -> None:
+        """Make a watch that rests until ``start``.
+
+        Args:
+            loop: the health thread's.
+            target: what to probe, and how.
+            report: called after every result, with the change it brought about.
+            rng: for the offset between the rounds of different upstreams.
+        """
+        self.key = target.upstream.key
+        self.down_since_s = 0.0
+        self._loop = loop
+        self._target = target
+        self._report = report
+        self._health = UpstreamHealth(rise=target.config.rise, fall=target.config.fall)
+        self._timer = loop.timer(self._begin_round)
+        self._probe: Probe | None = None
+        self._is_overdue = False
+        self._first_gap = rng.uniform(1 - JITTER, 1)
+        self._extra_from_s = 0.0
+
+    @property
+    def state(self) -> Health:
+        return self._health.state
+
+    def start(self) -> None:
+        """Begin the first round in the loop's next turn."""
+        self._timer.set(0.0)
+
+    def retarget(self, target: ProbeTarget) -> None:
+        """Probe another way from now on, at once if it differs; the state stays."""
+        before, self._target = self._target, target
+        self._health.set_thresholds(rise=target.config.rise, fall=target.config.fall)
+        if (before.config, before.addresses) != (target.config, target.addresses):
+            self._timer.set(0.0)
+
+    def note_refused(self) -> None:
+        """A worker's connection was refused: a failure, and a reason to look at once (but not again and again)."""
+        self._feed(REFUSED)
+        due_s = max(self._loop.now_s, self._extra_from_s)
+        if due_s < self._timer.due_s:
+            self._extra_from_s = due_s + EXTRA_PROBE_GAP_S
+            self._timer.set(due_s - self._loop.now_s)
+
+    def stop(self) -> None:
+        """Give up the probe in flight; begin no more."""
+        self._timer.cancel()
+        if self._probe is not None:
+            self._probe.cancel()
+            self._probe = None
+
+    def abandon(self) -> None:
+        """In a forked child: close what was inherited, touch nothing that is the parent's."""
+        if self._probe is not None:
+            self._probe.abandon()
+
+    def on_crash(self) -> None:
+        """The loop caught an error that nobody foresaw, at the beginning of a round."""
+        if self._probe is not None:
+            self._probe.on_crash()
+
+    def _begin_round(self) -> None:
+        if self._probe is not None:
+            self._is_overdue = True
+            return
+        self._is_overdue = False
+        self._timer.set(self._target.config.interval_s * self._first_gap)
+        self._first_gap = 1.0
+        self._probe = Probe(self._loop, self._target, self._on_result)
+        self._probe.start()
+
+    def _on_result(self, result: ProbeResult) -> None:
+        self._probe = None
+        if self._is_overdue:
+            self._timer.set(0.0)
+        self._feed(result)
+
+    def _feed(self, result: ProbeResult) -> None:
+        self._report(self, self._health.feed(result))
