@@ -67,7 +67,7 @@ class Minato:
         self.stdout_path = directory / "stdout"
         with self.stdout_path.open("ab") as stdout:
             self.process = subprocess.Popen(
-                [sys.executable, str(BIN), command, *options, *arguments],
+                [sys.executable, str(BIN), *([command] if command else []), *options, *arguments],
                 cwd=directory,
                 env={**os.environ, **(env or {})},
                 stdin=subprocess.DEVNULL,
@@ -225,7 +225,7 @@ class Minato:
         return found
 
 
-RELOADED = r"(?i)reload(ed|.*(complete|done))|generation \d+ serves"
+RELOADED = r"generation \d+ serves"
 
 
 def title_of(process: psutil.Process) -> str:
