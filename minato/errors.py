@@ -60,15 +60,26 @@ class ExchangeError(MinatoError):
         detail: what the log says.
         source: which side caused it.
         retryable: whether another upstream may be tried, as far as this error is concerned.
+        fields: further fields of the answer, such as Retry-After.
     """
 
-    def __init__(self, status: int, public: str, *, detail: str = "", source: Source, retryable: bool = False) -> None:
+    def __init__(
+        self,
+        status: int,
+        public: str,
+        *,
+        detail: str = "",
+        source: Source,
+        retryable: bool = False,
+        fields: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
         super().__init__(detail or public)
         self.status = status
         self.public = public
         self.detail = detail or public
         self.source = source
         self.retryable = retryable
+        self.fields = fields
 
 
 class RequestError(ExchangeError):

@@ -1,0 +1,159 @@
+"""What every exchange of a worker shares: config, cache, pool, counters, and the clock's date."""
+
+from __future__ import annotations
+
+import random
+import ssl
+from collections.abc import Callable
+from email.utils import formatdate
+from ipaddress import ip_address
+from typing import Final
+
+from minato.caching.cache import Cache
+from minato.config.model import Config
+from minato.decide.pool import IdlePool
+from minato.errors import ExchangeError, Source
+from minato.net.loop import Loop
+from minato.net.runtime import ServiceRuntime, UpstreamRuntime
+from minato.net.upstream import UpstreamConnection
+from minato.shared.board import Board, WorkerRow
+from minato.telemetry.access_log import AccessLog
+
+MAX_IDLE_PER_UPSTREAM: Final = 64
+_SERVICE_UNAVAILABLE: Final = 503
+
+
+class WorkerContext:
+    """One per worker and generation.
+
+    Attributes:
+        config: the generation's config.
+        loop: the worker's loop.
+        board: the shared-memory board.
+        row: this worker's row on it.
+        services: by service index.
+        cache: the response cache; None when it is off.
+        pool: idle upstream connections.
+        access_log: None when it is off.
+        draining: whether every response is to close its connection.
+    """
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        loop: Loop,
+        board: Board,
+        row: WorkerRow,
+        services: tuple[ServiceRuntime, ...],
+        access_log: AccessLog | None,
+        wake_health: Callable[[], None],
+    ) -> None:
+        self.config = config
+        self.loop = loop
+        self.board = board
+        self.row = row
+        self.services = services
+        self.cache = Cache(config.cache) if config.cache.enabled else None
+        self.pool: IdlePool[UpstreamConnection] = IdlePool(MAX_IDLE_PER_UPSTREAM)
+        self.access_log = access_log
+        self.draining = False
+        self._wake_health = wake_health
+        self._rng = random.Random()
+        self._tls = _make_tls_context(services)
+        self._trusted: dict[str, bool] = {}
+        self._date_second = 0
+        self._date = b""
+
+    def http_date(self) -> bytes:
+        """Return the Date of now, rendered once per second."""
+        second = int(self.loop.wall_s)
+        if second != self._date_second:
+            self._date_second = second
+            self._date = formatdate(second, usegmt=True).encode("ascii")
+        return self._date
+
+    def is_trusted(self, client: str) -> bool:
+        """Tell whether X-Forwarded-* from that address are believed."""
+        networks = self.config.trusted_proxies
+        if not networks:
+            return False
+        known = self._trusted.get(client)
+        if known is None:
+            address = ip_address(client.partition("%")[0])
+            if len(self._trusted) > 4096:  # noqa: PLR2004 - only so that it stays small
+                self._trusted.clear()
+            known = self._trusted[client] = any(address in network for network in networks)
+        return known
+
+    def pick_upstream(self, service: ServiceRuntime, tried: set[int]) -> UpstreamRuntime | None:
+        """Choose a healthy upstream with room that was not tried yet; None where there is none.
+
+        Raises:
+            ExchangeError: 503, no upstream of the service is healthy, or all are full.
+        """
+        health = self.board.health
+        upstreams = service.upstreams
+        cap = self.config.limits.upstream_connections
+        active = self.board.active
+        open_ = [
+            position
+            for position, upstream in enumerate(upstreams)
+            if health[upstream.index] and not (cap and active(upstream.index) >= cap)
+        ]
+        if not open_:
+            raise ExchangeError(
+                _SERVICE_UNAVAILABLE,
+                "no upstream is available",
+                detail=f"no healthy upstream with room in service {service.config.name}",
+                source=Source.UPSTREAM,
+                fields=((b"retry-after", b"%d" % max(1, round(self.config.health.interval_s))),),
+            )
+        candidates = [position for position in open_ if position not in tried]
+        if not candidates:
+            return None
+        position = service.balancer.pick(candidates, lambda at: active(upstreams[at].index), self._rng)
+        tried.add(position)
+        return upstreams[position]
+
+    def idle_connection(self, upstream: UpstreamRuntime, must_be_alive: bool) -> UpstreamConnection | None:
+        """Take a pooled connection; one that was found dead on the way is closed."""
+        while (connection := self.pool.take(upstream.origin)) is not None:
+            if not must_be_alive or connection.is_alive():
+                return connection
+            connection.close()
+        return None
+
+    def new_connection(self, upstream: UpstreamRuntime) -> UpstreamConnection:
+        """Make a connection that is not connected yet."""
+        return UpstreamConnection(
+            self.loop, upstream, self.config.timeouts, self.config.limits, self._tls, self._keep_idle
+        )
+
+    def report_refused(self, upstream: UpstreamRuntime) -> None:
+        """Count a refused connection against an upstream, and wake the master's health thread to read the count."""
+        self.row.count_refused(upstream.index)
+        self._wake_health()
+
+    def close_idle(self) -> None:
+        """Close every pooled connection."""
+        for connection in self.pool.take_all():
+            connection.close()
+
+    def _keep_idle(self, connection: UpstreamConnection) -> None:
+        origin = connection.upstream.origin
+        if self.draining:
+            connection.close()
+            return
+        surplus = self.pool.give(origin, connection)
+        if surplus is not None:
+            surplus.close()
+
+
+def _make_tls_context(services: tuple[ServiceRuntime, ...]) -> ssl.SSLContext | None:
+    """Return the context for https upstreams (certificates and names verified), None where there are none."""
+    if not any(upstream.is_tls for service in services for upstream in service.upstreams):
+        return None
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context

@@ -1,0 +1,388 @@
+"""One client connection: requests in, one exchange at a time, answers in order, and its end.
+
+The connection pulls events from its codec; an exchange that does not want more of the body, a client that does not read,
+or enough pipelined bytes stop the pulling, and then the reading. Everything an exchange sends goes through here.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable
+from typing import Final
+
+from minato.decide.route import RouteTable
+from minato.errors import RequestError
+from minato.net.context import WorkerContext
+from minato.net.exchange import Exchange
+from minato.net.stream import Stream
+from minato.net.tunnel import Tunnel
+from minato.net.upstream import UpstreamConnection
+from minato.protocol.codec import ServerCodec, Signal
+from minato.protocol.guard import Malformed
+from minato.protocol.h11_codec import H11ServerCodec
+from minato.protocol.message import Fields, Framing, RequestHead
+from minato.protocol.render import Persistence, reason_phrase, render_interim, render_response
+from minato.telemetry.access_log import AccessEntry
+
+_MAX_BUFFERED_BYTES: Final = 65_536
+_LINGER_S: Final = 2.0
+_LEFT_GRACE_S: Final = 0.5
+_HTTP_1_1: Final = 11
+_PROBE: Final = render_interim(100, b"Continue", [])
+
+
+class ClientState(enum.Enum):
+    """What the connection is doing."""
+
+    WAITING = "waiting for a request"
+    READING_HEAD = "reading a head"
+    EXCHANGING = "in an exchange"
+    CLOSING = "sending what is left, then closing"
+    LINGERING = "closed for writing, discarding what still comes"
+    TUNNEL = "a tunnel"
+    CLOSED = "closed"
+
+
+class Downstream:
+    """One client connection.
+
+    Attributes:
+        address: the client's address without port.
+        routes: of the configured address it came in on.
+        state: what it is doing.
+        half_closed: whether the client has sent its FIN.
+    """
+
+    __slots__ = (
+        "_advancing",
+        "_codec",
+        "_context",
+        "_exchange",
+        "_on_closed",
+        "_request_open",
+        "_requests",
+        "_reset_at_end",
+        "_sent_at_end",
+        "_stream",
+        "_timer",
+        "_tunnel",
+        "address",
+        "half_closed",
+        "routes",
+        "state",
+    )
+
+    def __init__(
+        self,
+        context: WorkerContext,
+        stream_of: Callable[[Downstream], Stream],
+        address: str,
+        routes: RouteTable,
+        on_closed: Callable[[Downstream], None],
+    ) -> None:
+        self.address = address
+        self.routes = routes
+        self.state = ClientState.WAITING
+        self.half_closed = False
+        self._context = context
+        self._codec: ServerCodec = H11ServerCodec(context.config.limits)
+        self._exchange: Exchange | None = None
+        self._tunnel: Tunnel | None = None
+        self._request_open = False  # whether the present request's body has not ended
+        self._requests = 0
+        self._advancing = False
+        self._reset_at_end = False
+        self._sent_at_end = 0  # sent bytes when the client's FIN came
+        self._on_closed = on_closed
+        self._timer = context.loop.timer(self._on_deadline)
+        self._stream = stream_of(self)
+        self._stream.start()
+        # The first head is due from the accept on, so that silent connections do not pile up.
+        self._timer.set(context.config.timeouts.client_header_s)
+
+    def __repr__(self) -> str:
+        return f"<Downstream {self.address} {self.state.value}, request {self._requests}>"
+
+    @property
+    def congested(self) -> bool:
+        """Whether the client is slow: no more is to be written until the exchange hears ``on_client_drained``."""
+        return self._stream.congested
+
+    @property
+    def request_complete(self) -> bool:
+        return not self._request_open
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether it is between requests with nothing under way."""
+        return self.state is ClientState.WAITING and not self._stream.pending_bytes
+
+    # -- what the exchange asks for
+
+    def write(self, data: bytes) -> None:
+        self._stream.write(data)
+
+    def continue_request(self) -> None:
+        """The exchange wants the body (again)."""
+        if not self._advancing:
+            self._advance()
+
+    def discard_request(self) -> bool:
+        """Read off what has come of a body that nobody wants; tell whether that was all of it."""
+        try:
+            while self._request_open:
+                event = self._codec.next_event()
+                if event is Signal.NEED_DATA:
+                    return False
+                self._request_open = event is not Signal.END
+        except Malformed:
+            return False
+        return True
+
+    def finish_exchange(self, persistence: Persistence) -> None:
+        """The response is complete; go on with the next request, or close."""
+        self._exchange = None
+        if persistence is Persistence.CLOSE or self._request_open:
+            self._begin_closing()
+            return
+        self.state = ClientState.WAITING
+        self._timer.set(self._context.config.timeouts.client_idle_s)
+        self.continue_request()
+
+    def abort_exchange(self, *, reset: bool) -> None:
+        """The response cannot be completed: close, so that the client sees a cut, with a RST where only that shows it."""
+        self._exchange = None
+        self._reset_at_end = reset
+        self._begin_closing()
+
+    def start_tunnel(self, upstream: UpstreamConnection) -> Tunnel:
+        """Join this connection with the upstream's; the tunnel's end is the exchange's."""
+        stream, early = upstream.start_tunnel()
+        self.state = ClientState.TUNNEL
+        self._timer.cancel()
+        tunnel = self._tunnel = Tunnel(self._stream, stream, self._on_tunnel_closed)
+        tunnel.send_early(early, self._codec.take_rest())
+        if self.half_closed:
+            tunnel.client_ended()
+        return tunnel
+
+    def close(self) -> None:
+        """Close at once, whatever is under way."""
+        if self.state is ClientState.CLOSED:
+            return
+        if self._tunnel is not None and self.state is ClientState.TUNNEL:
+            self._tunnel.close()
+            return
+        self.state = ClientState.CLOSED
+        self._timer.cancel()
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.on_client_left()
+        if self._reset_at_end:
+            self._stream.reset()
+        else:
+            self._stream.close()
+        self._on_closed(self)
+
+    # -- what the stream reports
+
+    def on_readable(self) -> None:
+        try:
+            data = self._stream.recv()
+        except OSError:
+            self.close()
+            return
+        if data is None:
+            return
+        if self.state is ClientState.LINGERING or self.state is ClientState.CLOSING:
+            if not data:
+                self._on_end_while_closing()
+            return
+        if not data:
+            self._on_client_end()
+            return
+        self._codec.feed(data)
+        self._advance()
+
+    def on_drained(self) -> None:
+        if self._exchange is not None:
+            self._exchange.on_client_drained()
+        else:
+            self.continue_request()
+
+    def on_flushed(self) -> None:
+        if self.state is ClientState.CLOSING:
+            self._finish_closing()
+
+    def on_write_failed(self, error: OSError) -> None:
+        self.close()
+
+    def on_crash(self) -> None:
+        self.close()
+
+    # -- requests
+
+    def _advance(self) -> None:
+        """Pull events until there is nothing more to do now; then read on or pause."""
+        self._advancing = True
+        try:
+            while self._step():
+                pass
+        except Malformed as error:
+            self._refuse(error)
+        finally:
+            self._advancing = False
+        self._update_reading()
+
+    def _step(self) -> bool:
+        """Do one thing; tell whether there may be another."""
+        exchange = self._exchange
+        if exchange is None:
+            if self.state not in (ClientState.WAITING, ClientState.READING_HEAD) or self._stream.congested:
+                return False
+            event = self._codec.next_event()
+            if not isinstance(event, RequestHead):
+                self._await_head()
+                return False
+            self._begin_exchange(event)
+            return True
+        if not self._request_open:
+            return False
+        if not exchange.wants_body:
+            self._timer.cancel()  # it is not the client that is slow
+            return False
+        event = self._codec.next_event()
+        if event is Signal.NEED_DATA:
+            self._timer.set(self._context.config.timeouts.client_body_s)
+            return False
+        if event is Signal.END:
+            self._request_open = False
+            self._timer.cancel()
+            exchange.on_request_end()
+        else:
+            assert isinstance(event, bytes)
+            exchange.on_request_body(event)
+        return True
+
+    def _await_head(self) -> None:
+        """There is no whole head: the deadline of a head runs from its first byte."""
+        if self.half_closed:
+            self._begin_closing()
+        elif self._codec.buffered_bytes and self.state is ClientState.WAITING:
+            if self._requests:
+                self._timer.set(self._context.config.timeouts.client_header_s)
+            self.state = ClientState.READING_HEAD
+
+    def _begin_exchange(self, head: RequestHead) -> None:
+        self._timer.cancel()
+        self._requests += 1
+        self.state = ClientState.EXCHANGING
+        self._request_open = True
+        if head.framing is Framing.NONE or (head.framing is Framing.LENGTH and not head.length_bytes):
+            self._request_open = self._codec.next_event() is not Signal.END
+        exchange = self._exchange = Exchange(self._context, self, head)
+        exchange.begin()
+
+    def _update_reading(self) -> None:
+        if self.state in (ClientState.CLOSED, ClientState.TUNNEL) or self.half_closed:
+            return
+        if self._codec.buffered_bytes < _MAX_BUFFERED_BYTES or self.state is ClientState.LINGERING:
+            self._stream.resume_reading()
+        else:
+            self._stream.pause_reading()
+
+    def _refuse(self, error: Malformed) -> None:
+        """A request that cannot be read: tell the exchange, or answer it here, and close."""
+        if self._exchange is not None:
+            self._exchange.on_request_malformed(RequestError(error.status, _PUBLIC_REASONS.get(error.status, "")))
+        else:
+            self._answer_refused(error.status, error.reason)
+
+    def _answer_refused(self, status: int, reason: str) -> None:
+        context = self._context
+        public = _PUBLIC_REASONS.get(status, "malformed request").encode("ascii") + b"\n"
+        fields: Fields = [(b"content-type", b"text/plain"), (b"date", context.http_date())]
+        self.write(render_response(status, reason_phrase(status), fields, Framing.LENGTH, len(public), b"close") + public)
+        if context.access_log is not None:
+            entry = AccessEntry(
+                client=self.address, method=b"", target=b"", version=0, status=status, body_bytes=len(public),
+                referer=b"", user_agent=b"", host=b"", duration_s=0.0, upstream="", cache="",
+                wall_s=context.loop.wall_s, failure=reason,
+            )  # fmt: skip
+            context.access_log.record(entry)
+        self._begin_closing()
+
+    # -- ends
+
+    def _on_client_end(self) -> None:
+        """The client sent its FIN. It may have left, or only have closed its half and still wait for the response."""
+        self.half_closed = True
+        self._stream.pause_reading()
+        exchange = self._exchange
+        if exchange is None:
+            self._advance()  # requests that are buffered are still answered
+            if self.state in (ClientState.WAITING, ClientState.READING_HEAD):
+                self._begin_closing()
+        elif self._request_open:
+            self.close()
+        elif not exchange.response_begun and exchange.head.version >= _HTTP_1_1:
+            # A client that left answers this with a RST, and its exchange ends; one that waits skips the interim
+            # response (RFC 9110, 15.2: "A client MUST be able to parse one or more 1xx responses").
+            self.write(_PROBE)
+        elif exchange.response_begun:
+            # Had it left, the next bytes of the response would be answered with a RST. If none come, it counts as gone.
+            self._sent_at_end = self._stream.sent_bytes
+            self._timer.set(_LEFT_GRACE_S)
+
+    def _begin_closing(self) -> None:
+        self.state = ClientState.CLOSING
+        self._timer.cancel()
+        if self._stream.flush():
+            self._finish_closing()
+
+    def _finish_closing(self) -> None:
+        """All is sent. Unread bytes would turn the close into a RST that destroys the response on its way: linger."""
+        if self.state is not ClientState.CLOSING:
+            return
+        if self.half_closed or self._reset_at_end or not (self._request_open or self._codec.buffered_bytes):
+            self.close()
+            return
+        self.state = ClientState.LINGERING
+        self._codec.take_rest()
+        self._stream.shutdown_write()
+        self._stream.resume_reading()
+        self._timer.set(_LINGER_S)
+
+    def _on_end_while_closing(self) -> None:
+        self.half_closed = True
+        if self.state is ClientState.LINGERING:
+            self.close()
+        else:
+            self._stream.pause_reading()
+
+    def _on_tunnel_closed(self) -> None:
+        self.state = ClientState.CLOSED
+        exchange, self._exchange = self._exchange, None
+        if exchange is not None:
+            exchange.on_tunnel_closed()
+        self._on_closed(self)
+
+    def _on_deadline(self) -> None:
+        if self.state is ClientState.READING_HEAD:
+            self._answer_refused(408, "the head did not come in time")
+        elif self.state is ClientState.EXCHANGING and self._request_open and self._exchange is not None:
+            self._exchange.on_request_malformed(RequestError(408, _PUBLIC_REASONS[408]))
+        elif self.state is not ClientState.EXCHANGING or self._stream.sent_bytes == self._sent_at_end:
+            self.close()
+
+
+_PUBLIC_REASONS: Final = {
+    400: "malformed request",
+    408: "the request did not come in time",
+    413: "the request's body is too large",
+    414: "the request target is too long",
+    417: "unknown expectation",
+    431: "the request's fields are too large",
+    501: "not implemented",
+    505: "HTTP version not supported",
+}

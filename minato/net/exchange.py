@@ -1,0 +1,512 @@
+"""The exchange: one request and its response, from the route to the last byte; the one state machine for both codecs.
+
+    route -> cache lookup -> [answer] -> pick an upstream -> connect or reuse -> send -> relay -> [store] -> log
+
+The client's connection (`Downstream`) hands in the request's pieces, the upstream's connection the response's. Both sides
+stream: a piece is passed on as it comes, and a side that is slow pauses the other. What ends an exchange early ends it in
+`_fail`: an answer if nothing went downstream yet, a visible cut otherwise.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from minato.caching.answer import CachedAnswer
+from minato.caching.request import CacheRequest
+from minato.decide.exchange import (
+    IDEMPOTENT_METHODS,
+    FailedAttempt,
+    Phase,
+    RetryVerdict,
+    check_transition,
+    judge_retry,
+)
+from minato.errors import ExchangeError, RequestError, Source, UpstreamError
+from minato.net.cache_session import CacheSession
+from minato.net.context import WorkerContext
+from minato.net.runtime import ServiceRuntime, UpstreamRuntime
+from minato.net.upstream import UpstreamConnection
+from minato.protocol import render
+from minato.protocol.forward import (
+    forward_interim_fields,
+    forward_request_fields,
+    forward_response_fields,
+    join_target,
+    strip_hop_by_hop,
+)
+from minato.protocol.message import Fields, Framing, RequestHead, ResponseHead, first_value
+from minato.protocol.render import Persistence
+from minato.shared.board import Counter
+from minato.telemetry.access_log import AccessEntry
+
+if TYPE_CHECKING:
+    from minato.net.downstream import Downstream
+    from minato.net.tunnel import Tunnel
+
+log = logging.getLogger("minato.exchange")
+
+# A body up to this size is kept until the response begins, so that an idempotent request can be sent once more.
+_MAX_REPLAY_BYTES: Final = 65_536
+_CONTINUE: Final = 100
+_SWITCHING_PROTOCOLS: Final = 101
+_FIRST_FINAL: Final = 200
+_NO_CONTENT: Final = 204
+_NOT_MODIFIED: Final = 304
+_HTTP_1_1: Final = 11
+_BODILESS: Final = frozenset([_NO_CONTENT, _NOT_MODIFIED])
+
+
+class Exchange:
+    """One request and its response.
+
+    Attributes:
+        head: the request's head.
+        phase: where it stands (decide.exchange).
+        response_begun: whether bytes of a final response went downstream.
+    """
+
+    __slots__ = (
+        "_began_s",
+        "_body_bytes_down",
+        "_body_bytes_up",
+        "_cache",
+        "_client",
+        "_connection",
+        "_context",
+        "_framing_down",
+        "_fresh_retried",
+        "_freshened",
+        "_persistence",
+        "_replay",
+        "_retries_left",
+        "_service",
+        "_status",
+        "_tried",
+        "_tunnel",
+        "_upstream",
+        "head",
+        "phase",
+        "response_begun",
+    )
+
+    def __init__(self, context: WorkerContext, client: Downstream, head: RequestHead) -> None:
+        self.head = head
+        self.phase = Phase.ROUTING
+        self.response_begun = False
+        self._context = context
+        self._client = client
+        self._began_s = context.loop.now_s
+        self._service: ServiceRuntime | None = None
+        self._cache: CacheSession | None = None
+        self._freshened: CachedAnswer | None = None
+        self._upstream: UpstreamRuntime | None = None  # the one tried last
+        self._connection: UpstreamConnection | None = None
+        self._tunnel: Tunnel | None = None
+        self._tried: set[int] = set()
+        self._retries_left = 0
+        self._fresh_retried = False
+        self._replay: list[bytes] | None = []  # body pieces sent so far; None once they are not all kept
+        self._body_bytes_up = 0
+        self._body_bytes_down = 0
+        self._framing_down = Framing.NONE
+        self._persistence = Persistence.KEEP
+        self._status = 0
+        context.row.add(Counter.REQUESTS)
+        context.row.add(Counter.REQUESTS_ACTIVE)
+
+    def __repr__(self) -> str:
+        return f"<Exchange {self.head.method!r} {self.head.target[:80]!r} {self.phase.value}>"
+
+    @property
+    def request_complete(self) -> bool:
+        return self._client.request_complete
+
+    @property
+    def wants_body(self) -> bool:
+        """Whether a piece of the request's body can be taken now."""
+        connection = self._connection
+        return (
+            connection is not None
+            and self.phase in (Phase.AWAITING_HEAD, Phase.RELAYING)
+            and not connection.congested
+        )
+
+    # -- from the client's connection
+
+    def begin(self) -> None:
+        """Route the request and answer or forward it."""
+        try:
+            self._route()
+            if not self._answer_from_cache():
+                self._attempt()
+        except ExchangeError as error:
+            self._fail(error)
+
+    def on_request_body(self, data: bytes) -> None:
+        self._body_bytes_up += len(data)
+        cap = self._context.config.limits.body_bytes
+        if cap and self._body_bytes_up > cap:
+            self._fail(RequestError(413, "the request's body is too large"))
+            return
+        if self._replay is not None:
+            self._keep_for_replay(data)
+        assert self._connection is not None
+        self._connection.send(render.encode_piece(self.head.framing, data))
+
+    def on_request_end(self) -> None:
+        connection = self._connection
+        assert connection is not None
+        connection.send(render.encode_end(self.head.framing))
+        connection.await_response()
+
+    def on_request_malformed(self, error: RequestError) -> None:
+        """The rest of the request cannot be read, or does not come."""
+        self._fail(error)
+
+    def on_client_drained(self) -> None:
+        """The client has caught up."""
+        if self._connection is not None:
+            self._connection.resume()
+
+    def on_client_left(self) -> None:
+        """The client's connection is gone; it is not blamed on the upstream. The caller closes its own side."""
+        if self.phase is Phase.DONE:
+            return
+        self._abandon_upstream()
+        self._end("the client left")
+
+    # -- from the upstream's connection
+
+    def on_connected(self) -> None:
+        self._send_request()
+
+    def on_response_head(self, head: ResponseHead) -> None:
+        if head.status == _SWITCHING_PROTOCOLS:
+            if head.upgrade:
+                self._open_tunnel(head)
+            else:
+                self.on_upstream_failed(UpstreamError(502, "the upstream failed", detail="a 101 without Upgrade"))
+        elif head.status < _FIRST_FINAL:
+            self._relay_interim(head)
+        elif self._cache is not None and self._cache.is_validated_by(head):
+            self._freshened = self._cache.freshen(head, self._context.loop.wall_s)
+        else:
+            self._relay_head(head)
+
+    def on_response_body(self, data: bytes) -> None:
+        if self._cache is not None:
+            self._cache.write(data)
+        self._body_bytes_down += len(data)
+        self._client.write(render.encode_piece(self._framing_down, data))
+        if self._client.congested and self._connection is not None:
+            self._connection.pause()
+
+    def on_response_end(self) -> None:
+        self._release_upstream()
+        if self._freshened is not None:
+            self._send_answer(self._freshened)
+            return
+        if self._cache is not None:
+            self._cache.commit(self._context.loop.wall_s)
+        self._client.write(render.encode_end(self._framing_down))
+        self._end("")
+        self._client.finish_exchange(self._persistence)
+
+    def on_upstream_drained(self) -> None:
+        """The upstream has caught up with the request's body."""
+        self._client.continue_request()
+
+    def on_upstream_deadline(self) -> None:
+        self._on_failed_attempt(
+            UpstreamError(504, "the upstream is too slow", detail=f"{self._upstream_url}: {self.phase.value} too long")
+        )
+
+    def on_upstream_failed(self, error: UpstreamError) -> None:
+        self._on_failed_attempt(error)
+
+    def on_tunnel_closed(self) -> None:
+        tunnel = self._tunnel
+        assert tunnel is not None
+        self._body_bytes_down = tunnel.bytes_down
+        self._release_upstream()
+        self._end("")
+
+    # -- routing and the cache
+
+    def _go(self, phase: Phase) -> None:
+        check_transition(self.phase, phase)
+        self.phase = phase
+
+    def _route(self) -> None:
+        """Find the service; check what can be checked before anything is sent."""
+        head = self.head
+        index = self._client.routes.find(head.host, b"/" if head.path == b"*" else head.path)
+        if index is None:
+            raise RequestError(404, "no such service")
+        cap = self._context.config.limits.body_bytes
+        if cap and head.length_bytes > cap:
+            raise RequestError(413, "the request's body is too large")
+        self._service = self._context.services[index]
+        self._retries_left = self._service.config.retries
+
+    def _answer_from_cache(self) -> bool:
+        """Answer from the store if that is possible; tell whether it was."""
+        context = self._context
+        if context.cache is None or self.head.path == b"*" or self.head.upgrade:
+            return False
+        self._cache = CacheSession(context.cache, self._cache_request())
+        answer = self._cache.look_up(context.loop.wall_s)
+        if answer is None:
+            context.row.add(Counter.CACHE_MISSES)
+            return False
+        context.row.add(Counter.CACHE_HITS)
+        self._send_answer(answer)
+        return True
+
+    def _cache_request(self) -> CacheRequest:
+        """Return the request as the cache sees it: what is forwarded and may shape the response is in its key."""
+        head = self.head
+        assert self._service is not None
+        fields = strip_hop_by_hop(head.fields)
+        trusted = self._context.is_trusted(self._client.address)
+        proto = first_value(fields, b"x-forwarded-proto") if trusted else None
+        host = first_value(fields, b"x-forwarded-host") if trusted else None
+        return CacheRequest(
+            method=head.method,
+            scheme=proto or b"http",
+            host=head.host if host is None or host == head.host else head.host + b" " + host,
+            target=head.path,
+            fields=fields,
+            has_body=head.framing is not Framing.NONE,
+            service=self._service.index,
+        )
+
+    def _send_answer(self, answer: CachedAnswer) -> None:
+        """Answer from the store."""
+        bodiless = self.head.method == b"HEAD" or answer.status in _BODILESS
+        fields = [*answer.fields, (b"via", b"1.1 minato")]
+        framing = Framing.NONE
+        if not bodiless:
+            framing = Framing.LENGTH
+            fields = [field for field in fields if field[0] != b"content-length"]
+        self._send_head(answer.status, answer.reason, fields, framing, len(answer.body))
+        self._client.write(answer.body)
+        self._body_bytes_down = len(answer.body)
+        self._end("")
+        self._client.finish_exchange(self._persistence)
+
+    # -- forwarding
+
+    def _attempt(self) -> None:
+        """Send the request to an upstream that was not tried yet.
+
+        Raises:
+            ExchangeError: there is none.
+        """
+        assert self._service is not None
+        upstream = self._context.pick_upstream(self._service, self._tried)
+        if upstream is None and self._fresh_retried:
+            upstream = self._upstream  # the only one; its pooled connection had gone stale
+        if upstream is None:
+            raise UpstreamError(502, "the upstream failed", detail="no other upstream to try", retryable=False)
+        self._upstream = upstream
+        self._context.row.upstream_begin(upstream.index)
+        pooled = None
+        if not self._fresh_retried:
+            pooled = self._context.idle_connection(upstream, self.head.method not in IDEMPOTENT_METHODS)
+        if pooled is not None:
+            self._connection = pooled
+            pooled.reuse(self)
+            self._send_request()
+            return
+        self._go(Phase.CONNECTING)
+        self._connection = connection = self._context.new_connection(upstream)
+        connection.connect(self)
+
+    def _send_request(self) -> None:
+        """The connection is there: send the head and what is kept of the body, then let the rest flow."""
+        connection, upstream, head = self._connection, self._upstream, self.head
+        assert connection is not None and upstream is not None
+        self._go(Phase.AWAITING_HEAD)
+        context = self._context
+        if self._cache is not None:
+            end_to_end = self._cache.fields_to_forward(context.loop.wall_s)
+        else:
+            end_to_end = strip_hop_by_hop(head.fields)
+        client = self._client.address
+        fields = forward_request_fields(
+            head, end_to_end, client.encode("ascii"), context.is_trusted(client), upstream.authority
+        )
+        target = join_target(upstream.prefix, upstream.query, head.path)
+        connection.send_head(head, render.render_request(head.method, target, fields, head.framing, head.length_bytes))
+        for piece in self._replay or ():
+            connection.send(render.encode_piece(head.framing, piece))
+        if self.request_complete:
+            connection.send(render.encode_end(head.framing))
+            connection.await_response()
+        else:
+            self._client.continue_request()
+
+    def _keep_for_replay(self, data: bytes) -> None:
+        assert self._replay is not None
+        self._replay.append(data)
+        if self._body_bytes_up > _MAX_REPLAY_BYTES or self.head.method not in IDEMPOTENT_METHODS:
+            self._replay = None
+
+    def _relay_interim(self, head: ResponseHead) -> None:
+        # RFC 9110, 15.2: "A server MUST NOT send a 1xx response to an HTTP/1.0 client"; a proxy forwards them unless it
+        # asked for the 100 itself, and a client that expects none is spared a 100.
+        if self.head.version < _HTTP_1_1 or (head.status == _CONTINUE and not self.head.expects_continue):
+            return
+        self._context.row.add(Counter.RESPONSES_1XX)
+        self._client.write(render.render_interim(head.status, head.reason, forward_interim_fields(head)))
+
+    def _relay_head(self, head: ResponseHead) -> None:
+        self._go(Phase.RELAYING)
+        context = self._context
+        fields = forward_response_fields(self.head.method, head, context.http_date())
+        if self._cache is not None:
+            fields += self._cache.begin(head, context.loop.wall_s)
+        framing, length_bytes = render.response_framing(self.head, head.framing, head.length_bytes)
+        self._send_head(head.status, head.reason, fields, framing, length_bytes)
+
+    def _send_head(self, status: int, reason: bytes, fields: Fields, framing: Framing, length_bytes: int) -> None:
+        """Send the final response's head; from here on the exchange can only be completed or cut."""
+        self._status = status
+        self.response_begun = True
+        self._replay = None
+        self._framing_down = framing
+        # A response that is there before the request is whole may leave the rest of it unread (RFC 9112, 9.3).
+        keep = self.head.keep_alive and self.request_complete and not self._context.draining
+        self._persistence = Persistence.KEEP if keep and framing is not Framing.CLOSE else Persistence.CLOSE
+        connection = render.connection_value(self.head, self._persistence)
+        self._client.write(render.render_response(status, reason, fields, framing, length_bytes, connection))
+
+    def _open_tunnel(self, head: ResponseHead) -> None:
+        """The upstream switches protocols, as the client asked: join the two connections."""
+        self._go(Phase.TUNNELLING)
+        connection = self._connection
+        assert connection is not None
+        self._status = head.status
+        self.response_begun = True
+        fields = [*forward_interim_fields(head), (b"upgrade", head.upgrade)]
+        self._client.write(render.render_response(101, head.reason, fields, Framing.NONE, 0, b"upgrade"))
+        self._connection = None
+        self._tunnel = self._client.start_tunnel(connection)
+
+    # -- failing
+
+    @property
+    def _upstream_url(self) -> str:
+        return self._upstream.url if self._upstream is not None else ""
+
+    def _on_failed_attempt(self, error: UpstreamError) -> None:
+        """The upstream failed: send the request to another one where that is safe."""
+        connection, upstream = self._connection, self._upstream
+        assert connection is not None and upstream is not None
+        if connection.refused:
+            self._context.report_refused(upstream)
+        attempt = FailedAttempt(
+            method=self.head.method,
+            retryable=error.retryable,
+            response_begun=self.response_begun,
+            sent_bytes=connection.sent_bytes,
+            body_replayable=self._replay is not None,
+            stale_connection=connection.reused and not connection.response_bytes and error.status != 504,
+            retries_left=self._retries_left,
+            fresh_retried=self._fresh_retried,
+        )
+        verdict = judge_retry(attempt)
+        self._abandon_upstream()
+        if verdict is RetryVerdict.RETRY_FRESH:
+            self._fresh_retried = True
+        elif verdict is RetryVerdict.RETRY:
+            self._retries_left -= 1
+        else:
+            log.warning("%s (%s, %s)", error.detail, self._describe(), verdict.value)
+            self._fail(error)
+            return
+        log.info("%s (%s, %s)", error.detail, self._describe(), verdict.value)
+        self._context.row.add(Counter.RETRIES)
+        try:
+            self._attempt()
+        except ExchangeError:
+            self._fail(error)  # the first failure says more than that there is nobody else
+
+    def _fail(self, error: ExchangeError) -> None:
+        """End the exchange: with an answer where nothing was sent yet, with a cut that shows otherwise."""
+        if self.phase is Phase.DONE:
+            return
+        self._abandon_upstream()
+        if self.response_begun:
+            self._end(error.detail)
+            # Only a length or a last chunk shows where a body ends; without either, a FIN would look like the end.
+            self._client.abort_exchange(reset=self._framing_down is Framing.CLOSE)
+            return
+        body = error.public.encode("ascii") + b"\n"
+        fields: Fields = [(b"content-type", b"text/plain"), (b"date", self._context.http_date()), *error.fields]
+        if error.source is Source.DOWNSTREAM and error.status == 400:
+            self.head.keep_alive = False
+        if not self._client.discard_request():
+            self.head.keep_alive = False
+        self._send_head(error.status, render.reason_phrase(error.status), fields, Framing.LENGTH, len(body))
+        if self.head.method != b"HEAD":
+            self._client.write(body)
+            self._body_bytes_down = len(body)
+        self._end(error.detail)
+        self._client.finish_exchange(self._persistence)
+
+    def _abandon_upstream(self) -> None:
+        """Give up the attempt: its connection is in the middle of a message and cannot be used again."""
+        if self._cache is not None:
+            self._cache.abort()
+        connection = self._connection
+        if connection is not None:
+            connection.close()
+            self._release_upstream()
+
+    def _release_upstream(self) -> None:
+        """The upstream has nothing to do with this exchange any more."""
+        if self._connection is not None or self._tunnel is not None:
+            self._connection = self._tunnel = None
+            assert self._upstream is not None
+            self._context.row.upstream_end(self._upstream.index)
+
+    def _end(self, failure: str) -> None:
+        """Count and log the exchange; nothing is sent after this."""
+        self._go(Phase.DONE)
+        context = self._context
+        row = context.row
+        row.add(Counter.REQUESTS_ACTIVE, -1)
+        row.add(Counter.BYTES_OUT, self._body_bytes_down)
+        row.add(Counter.BYTES_IN, self._body_bytes_up)
+        if self._status >= _FIRST_FINAL:
+            row.add(Counter(Counter.RESPONSES_1XX + self._status // 100 - 1))
+        if context.access_log is not None:
+            context.access_log.record(self._access_entry(failure))
+
+    def _access_entry(self, failure: str) -> AccessEntry:
+        head = self.head
+        loop = self._context.loop
+        return AccessEntry(
+            client=self._client.address,
+            method=head.method,
+            target=head.target,
+            version=head.version,
+            status=self._status,
+            body_bytes=self._body_bytes_down,
+            referer=first_value(head.fields, b"referer") or b"",
+            user_agent=first_value(head.fields, b"user-agent") or b"",
+            host=head.host,
+            duration_s=loop.now_s - self._began_s,
+            upstream=self._upstream.authority.decode("ascii") if self._upstream is not None else "",
+            cache=self._cache.label if self._cache is not None else "",
+            wall_s=loop.wall_s,
+            failure=failure,
+        )
+
+    def _describe(self) -> str:
+        """The request in a few words, for the log of events."""
+        method = self.head.method.decode("ascii")
+        return f"{method} {self.head.host.decode('ascii', 'replace')} {self.head.path[:120].decode('ascii', 'replace')}"

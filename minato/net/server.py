@@ -1,0 +1,234 @@
+"""The server of one worker: accepts clients, keeps the set of connections, drains and stops."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from minato.config.model import Config
+from minato.net.bound import BoundListener
+from minato.net.context import WorkerContext
+from minato.net.downstream import Downstream
+from minato.net.loop import EXCLUSIVE, READ, Loop
+from minato.net.resolve import ResolvedAddress
+from minato.net.runtime import build_routes, build_services
+from minato.net.stream import Stream
+from minato.protocol.message import Framing
+from minato.protocol.render import reason_phrase, render_response
+from minato.shared.board import Board, Counter
+from minato.telemetry.access_log import AccessLog
+
+log = logging.getLogger("minato.server")
+
+_ACCEPTS_PER_EVENT: Final = 64
+_ACCEPTS_IN_SWEEP: Final = 65_536
+_ACCEPT_PAUSE_S: Final = 0.1
+_OUT_OF_RESOURCES: Final = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+_MAPPED_IPV4: Final = "::ffff:"
+_SERVICE_UNAVAILABLE: Final = 503
+
+
+class Server:
+    """Serves the listeners of one slot, and those it is lent from slots without a worker."""
+
+    def __init__(
+        self,
+        *,
+        config: Config,
+        loop: Loop,
+        board: Board,
+        slot: int,
+        own: Sequence[BoundListener],
+        orphans: Sequence[BoundListener],
+        addresses: Mapping[str, tuple[ResolvedAddress, ...]],
+        wake_health: Callable[[], None],
+        access_log: AccessLog | None,
+    ) -> None:
+        """Prepare to serve; nothing is accepted before `start`.
+
+        Args:
+            config: of this generation.
+            loop: the worker's loop.
+            board: of this generation.
+            slot: this worker's row on the board.
+            own: the listeners of its slot.
+            orphans: listeners of slots without a worker, shared with the other workers.
+            addresses: of the upstreams, by Upstream.key.
+            wake_health: tells the health checker that a refused connection was counted.
+            access_log: None when it is off.
+        """
+        self._loop = loop
+        self._row = board.row(slot)
+        self._limit = config.limits.connections
+        self._write_timeout_s = config.timeouts.write_s
+        self._routes = build_routes(config)
+        self._context = WorkerContext(
+            config=config,
+            loop=loop,
+            board=board,
+            row=self._row,
+            services=build_services(config, slot, addresses),
+            access_log=access_log,
+            wake_health=wake_health,
+        )
+        self._own = list(own)
+        self._orphans = list(orphans)
+        self._accepting: dict[int, BoundListener] = {}
+        self._clients: set[Downstream] = set()
+        self._resume = loop.timer(self._resume_accepting)
+        self._deadline = loop.timer(self._on_drain_deadline)
+        self._on_drained: Callable[[], None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Server {len(self._accepting)} listeners, {len(self._clients)} connections, {self._context.pool!r}>"
+
+    def start(self) -> None:
+        """Begin to accept."""
+        for listener in self._own:
+            self._listen(listener, READ)
+        self.adopt(self._orphans)
+
+    def adopt(self, orphans: Sequence[BoundListener]) -> None:
+        """Accept from these as well; other workers do too, so only one is woken for each connection."""
+        for listener in orphans:
+            self._listen(listener, READ | EXCLUSIVE)
+
+    def release(self, orphans: Sequence[BoundListener]) -> None:
+        """Accept no more from adopted listeners, and close this worker's copies."""
+        for listener in orphans:
+            self._unlisten(listener)
+            listener.sock.close()
+
+    def drain(self, deadline_s: float, on_drained: Callable[[], None], *, sweep: bool = False) -> None:
+        """Stop accepting, finish what is under way, then call ``on_drained``.
+
+        Idle connections stay open and are told to close with their next response; what is left at the deadline is cut.
+
+        Args:
+            deadline_s: from now.
+            on_drained: called once.
+            sweep: accept what waits in the queues first.
+        """
+        for listener in list(self._accepting.values()):
+            if sweep:
+                self._accept(listener, _ACCEPTS_IN_SWEEP)
+            self._unlisten(listener)
+        self._resume.cancel()
+        self._context.draining = True
+        self._context.close_idle()
+        self._on_drained = on_drained
+        self._deadline.set(deadline_s)
+        self._loop.call_soon(self._check_drained)
+
+    def stop(self) -> None:
+        """Close everything at once."""
+        for listener in list(self._accepting.values()):
+            self._unlisten(listener)
+        self._resume.cancel()
+        self._deadline.cancel()
+        self._on_drained = None
+        self._close_clients()
+        self._context.draining = True
+        self._context.close_idle()
+
+    def reopen_logs(self) -> None:
+        """Open the access log's file anew, after it was moved away."""
+        if self._context.access_log is not None:
+            self._context.access_log.reopen()
+
+    # -- accepting
+
+    def _listen(self, listener: BoundListener, events: int) -> None:
+        self._accepting[listener.sock.fileno()] = listener
+        self._watch(listener, events)
+
+    def _watch(self, listener: BoundListener, events: int) -> None:
+        self._loop.add(listener.sock.fileno(), events, lambda _: self._accept(listener, _ACCEPTS_PER_EVENT))
+
+    def _unlisten(self, listener: BoundListener) -> None:
+        fd = listener.sock.fileno()
+        if self._accepting.pop(fd, None) is not None:
+            self._loop.remove(fd)
+
+    def _accept(self, listener: BoundListener, most: int) -> None:
+        for _ in range(most):
+            try:
+                sock, peer = listener.sock.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in _OUT_OF_RESOURCES:
+                    self._pause_accepting(error)
+                    return
+                continue  # the client gave up while it was waiting (ECONNABORTED and the like)
+            self._serve(sock, peer[0], listener)
+
+    def _serve(self, sock: socket.socket, peer: str, listener: BoundListener) -> None:
+        sock.setblocking(False)
+        if len(self._clients) >= self._limit:
+            self._turn_away(sock)
+            return
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        client = Downstream(
+            self._context,
+            lambda owner: Stream(self._loop, sock, owner, self._write_timeout_s),
+            peer.removeprefix(_MAPPED_IPV4),
+            self._routes[listener.address],
+            self._forget,
+        )
+        self._clients.add(client)
+        self._row.add(Counter.CONNECTIONS_ACCEPTED)
+        self._row.add(Counter.CONNECTIONS_ACTIVE)
+
+    def _turn_away(self, sock: socket.socket) -> None:
+        """Answer a connection over the limit with a 503, as far as that goes without waiting."""
+        body = b"too many connections\n"
+        fields = [(b"content-type", b"text/plain"), (b"retry-after", b"1"), (b"date", self._context.http_date())]
+        phrase = reason_phrase(_SERVICE_UNAVAILABLE)
+        try:
+            sock.send(render_response(_SERVICE_UNAVAILABLE, phrase, fields, Framing.LENGTH, len(body), b"close") + body)
+            sock.shutdown(socket.SHUT_WR)
+            sock.recv(65_536)  # what it has sent already would turn the close into a reset
+        except OSError:
+            pass  # it is turned away all the same
+        sock.close()
+
+    def _pause_accepting(self, error: OSError) -> None:
+        """Out of descriptors: accept nothing for a moment, instead of being woken for the same connection for ever."""
+        log.error("cannot accept connections: %s", error.strerror)
+        for fd in self._accepting:
+            self._loop.remove(fd)
+        self._resume.set(_ACCEPT_PAUSE_S)
+
+    def _resume_accepting(self) -> None:
+        for listener in self._accepting.values():
+            self._watch(listener, READ if listener in self._own else READ | EXCLUSIVE)
+
+    # -- ending
+
+    def _forget(self, client: Downstream) -> None:
+        if client in self._clients:
+            self._clients.remove(client)
+            self._row.add(Counter.CONNECTIONS_ACTIVE, -1)
+            if self._on_drained is not None:
+                self._check_drained()
+
+    def _check_drained(self) -> None:
+        if not self._clients and self._on_drained is not None:
+            on_drained, self._on_drained = self._on_drained, None
+            self._deadline.cancel()
+            self._context.close_idle()
+            on_drained()
+
+    def _on_drain_deadline(self) -> None:
+        if self._clients:
+            log.warning("%d connections cut at the drain deadline", len(self._clients))
+        self._close_clients()
+        self._check_drained()
+
+    def _close_clients(self) -> None:
+        for client in list(self._clients):
+            client.close()

@@ -1,0 +1,270 @@
+"""One non-blocking connection in the loop: reads when asked, writes at once or when it can, tells of back-pressure.
+
+Written pieces are queued and go out in one system call at the end of the loop's turn. The interest registered with epoll
+changes only when a socket blocks or a side is paused, so that an ordinary exchange costs no epoll_ctl.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+from collections import deque
+from itertools import islice
+from typing import Final, Protocol
+
+from minato.net.loop import HANGUP, READ, WRITE, Loop, Timer
+
+RECV_BYTES: Final = 16_384
+HIGH_WATER_BYTES: Final = 262_144
+LOW_WATER_BYTES: Final = 65_536
+_MAX_PIECES: Final = 64
+_RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+
+
+class StreamOwner(Protocol):
+    """Who a stream reports to."""
+
+    def on_readable(self) -> None:
+        """There are bytes, an end or an error to be fetched by ``recv``."""
+
+    def on_drained(self) -> None:
+        """A congested stream is below the low watermark again."""
+
+    def on_flushed(self) -> None:
+        """All that was queued has gone to the kernel."""
+
+    def on_write_failed(self, error: OSError) -> None:
+        """The peer takes no more bytes: it reset the connection, or was too slow (TimeoutError)."""
+
+    def on_crash(self) -> None:
+        """A bug ended the handling of an event: close this connection and what hangs on it."""
+
+
+class Stream:
+    """A plain TCP connection.
+
+    Attributes:
+        sock: the socket.
+        congested: whether more than the high watermark is waiting to be sent; ``on_drained`` tells when it is over.
+        pending_bytes: what is waiting to be sent.
+        sent_bytes: what the kernel has taken so far.
+        closed: whether ``close`` was called.
+    """
+
+    __slots__ = (
+        "_flush_due",
+        "_loop",
+        "_mask",
+        "_out",
+        "_owner",
+        "_reading",
+        "_write_s",
+        "_write_timer",
+        "closed",
+        "congested",
+        "pending_bytes",
+        "sent_bytes",
+        "sock",
+    )
+
+    def __init__(self, loop: Loop, sock: socket.socket, owner: StreamOwner, write_timeout_s: float) -> None:
+        self._loop = loop
+        self.sock = sock
+        self._owner = owner
+        self._write_s = write_timeout_s
+        self._out: deque[bytes | memoryview] = deque()
+        self._write_timer: Timer | None = None
+        self._mask = READ
+        self._reading = True
+        self._flush_due = False
+        self.congested = False
+        self.pending_bytes = 0
+        self.sent_bytes = 0
+        self.closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"{self.pending_bytes} bytes pending"
+        return f"<{type(self).__name__} {state}, {'reading' if self._reading else 'paused'}>"
+
+    def start(self) -> None:
+        """Begin to watch the socket; to be called once."""
+        self._loop.add(self.sock.fileno(), self._mask, self._on_event)
+
+    def adopt_registration(self) -> None:
+        """Take over a socket that is in the loop already (a finished connect), interest and all."""
+        fd = self.sock.fileno()
+        self._loop.set_handler(fd, self._on_event)
+        self._loop.modify(fd, self._mask)
+
+    def set_owner(self, owner: StreamOwner) -> None:
+        self._owner = owner
+
+    def recv(self) -> bytes | None:
+        """Return up to RECV_BYTES, ``b""`` at the end, None if there is nothing yet.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        try:
+            return self.sock.recv(RECV_BYTES)
+        except BlockingIOError:
+            return None
+
+    def write(self, data: bytes) -> None:
+        """Queue bytes; they leave at the end of this turn of the loop."""
+        if not data or self.closed:
+            return
+        self._out.append(data)
+        self.pending_bytes += len(data)
+        if self.pending_bytes > HIGH_WATER_BYTES:
+            self.congested = True
+        if not self._flush_due:
+            self._flush_due = True
+            self._loop.call_soon(self._flush_soon)
+
+    def flush(self) -> bool:
+        """Send what can be sent now; tell whether all of it went."""
+        out = self._out
+        if self.closed:
+            return True
+        sent_before = self.sent_bytes
+        try:
+            while out:
+                self._drop_sent(self._send_some())
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        except OSError as error:
+            self.discard_output()
+            self._owner.on_write_failed(error)
+            return False
+        self._after_flush(self.sent_bytes != sent_before)
+        return not out
+
+    def discard_output(self) -> None:
+        """Forget what is waiting to be sent."""
+        self._out.clear()
+        self.pending_bytes = 0
+        self.congested = False
+        self._after_flush(False)
+
+    def pause_reading(self) -> None:
+        self._reading = False
+        self._update_interest()
+
+    def resume_reading(self) -> None:
+        self._reading = True
+        self._update_interest()
+
+    def shutdown_write(self) -> None:
+        """Tell the peer that nothing more comes; the output must be empty."""
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it is gone already, which the next read tells
+
+    def close(self) -> None:
+        """Leave the loop and close the socket; what was not sent is lost."""
+        if self.closed:
+            return
+        self.closed = True
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+        self._out.clear()
+        self.pending_bytes = 0
+        self._loop.remove(self.sock.fileno())
+        self.sock.close()
+
+    def reset(self) -> None:
+        """Close with a RST, so that the peer cannot take what it has for a whole message."""
+        if not self.closed:
+            try:
+                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            except OSError:
+                pass  # then it is reset already
+        self.close()
+
+    def on_crash(self) -> None:
+        """The loop caught an error that nobody expected while this stream was handled."""
+        self._owner.on_crash()
+
+    def _on_event(self, mask: int) -> None:
+        if self._out and mask & (WRITE | HANGUP):
+            self.flush()
+        if self.closed:
+            return
+        if mask & (READ | HANGUP):
+            if self._reading:
+                self._owner.on_readable()
+            elif mask & HANGUP:
+                # Nobody reads, so nobody would find out, and epoll would say it again and again.
+                code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+                self.discard_output()
+                self._owner.on_write_failed(ConnectionResetError(code, "the peer closed the connection"))
+
+    def _flush_soon(self) -> None:
+        self._flush_due = False
+        self.flush()
+
+    def _send_some(self) -> int:
+        out = self._out
+        if len(out) == 1:
+            return self.sock.send(out[0])
+        return self.sock.sendmsg(islice(out, _MAX_PIECES))
+
+    def _drop_sent(self, sent: int) -> None:
+        out = self._out
+        self.pending_bytes -= sent
+        self.sent_bytes += sent
+        while sent:
+            size = len(out[0])
+            if sent < size:
+                out[0] = memoryview(out[0])[sent:]
+                return
+            sent -= size
+            out.popleft()
+
+    def _after_flush(self, progress: bool) -> None:
+        """Set, move or lift the write deadline and the interest in writing; tell the owner what changed for it."""
+        if self._out:
+            if self._write_timer is None:
+                self._write_timer = self._loop.timer(self._on_write_deadline)
+            if progress or not self._write_timer.is_set:
+                self._write_timer.set(self._write_s)
+        elif self._write_timer is not None:
+            self._write_timer.cancel()
+        self._update_interest()
+        if self.congested and self.pending_bytes <= LOW_WATER_BYTES:
+            self.congested = False
+            self._owner.on_drained()
+        if not self._out and progress:
+            self._owner.on_flushed()
+
+    def _update_interest(self) -> None:
+        mask = (READ if self._reading else 0) | (WRITE if self._out else 0)
+        if mask != self._mask and not self.closed:
+            self._mask = mask
+            self._loop.modify(self.sock.fileno(), mask)
+
+    def _on_write_deadline(self) -> None:
+        self.discard_output()
+        self._owner.on_write_failed(TimeoutError("the peer does not read"))
+
+
+class TlsStream(Stream):
+    """A TLS connection, as a client."""
+
+    __slots__ = ()
+
+    sock: ssl.SSLSocket
+
+    def recv(self) -> bytes | None:
+        # RECV_BYTES is the most a TLS record holds, so that no part of a record stays behind unseen by epoll.
+        try:
+            return self.sock.recv(RECV_BYTES)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+
+    def _send_some(self) -> int:
+        # A piece that blocked must be offered again as it was, so pieces are not gathered here.
+        return self.sock.send(self._out[0])

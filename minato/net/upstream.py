@@ -1,0 +1,447 @@
+"""One connection to an upstream: connect and TLS, then exchange after exchange; idle ones wait in the pool.
+
+A connection serves one exchange at a time and reports to it through `UpstreamOwner`. It decides by itself whether it can
+be reused after a response; whoever gives it up earlier closes it.
+"""
+
+from __future__ import annotations
+
+import enum
+import errno
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final, Protocol
+
+from minato.config.model import Limits, Timeouts
+from minato.errors import UpstreamError
+from minato.net.loop import HANGUP, READ, WRITE, Loop
+from minato.net.resolve import ResolvedAddress
+from minato.net.runtime import UpstreamRuntime
+from minato.net.stream import Stream, TlsStream
+from minato.protocol.codec import ClientCodec, Signal
+from minato.protocol.guard import Malformed
+from minato.protocol.h11_codec import H11ClientCodec
+from minato.protocol.message import RequestHead, ResponseHead
+
+_FIRST_FINAL: Final = 200
+_BAD_GATEWAY: Final = 502
+_GATEWAY_TIMEOUT: Final = 504
+_EPHEMERAL_FROM: Final = 32_768
+# Errors that only this machine is to blame for: no more descriptors, ports or memory. They say nothing of the upstream.
+_LOCAL_ERRORS: Final = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL])
+
+
+class ConnectionState(enum.Enum):
+    CONNECTING = "connecting"
+    HANDSHAKING = "in the TLS handshake"
+    BUSY = "busy"
+    IDLE = "idle"
+    TUNNEL = "tunnel"
+    CLOSED = "closed"
+
+
+class UpstreamOwner(Protocol):
+    """The exchange, as its upstream connection sees it."""
+
+    @property
+    def request_complete(self) -> bool: ...
+    def on_connected(self) -> None: ...
+    def on_response_head(self, head: ResponseHead) -> None: ...
+    def on_response_body(self, data: bytes) -> None: ...
+    def on_response_end(self) -> None: ...
+    def on_upstream_drained(self) -> None: ...
+    def on_upstream_deadline(self) -> None: ...
+    def on_upstream_failed(self, error: UpstreamError) -> None: ...
+
+
+class UpstreamConnection:
+    """One connection to one upstream.
+
+    Attributes:
+        upstream: whose connection it is.
+        state: what it is doing.
+        reused: whether it has served an exchange before the present one.
+        response_bytes: what was received for the present exchange; none from a stale pooled connection.
+        timer: the present exchange's deadline towards the upstream, or the idle one.
+    """
+
+    __slots__ = (
+        "_addresses",
+        "_codec",
+        "_eof",
+        "_in_body",
+        "_loop",
+        "_on_idle",
+        "_owner",
+        "_paused",
+        "_persistent",
+        "_request_failed",
+        "_sock",
+        "_stream",
+        "_timeouts",
+        "_tls",
+        "refused",
+        "response_bytes",
+        "reused",
+        "sent_before",
+        "state",
+        "timer",
+        "upstream",
+    )
+
+    def __init__(
+        self,
+        loop: Loop,
+        upstream: UpstreamRuntime,
+        timeouts: Timeouts,
+        limits: Limits,
+        tls: ssl.SSLContext | None,
+        on_idle: Callable[[UpstreamConnection], None],
+    ) -> None:
+        self.upstream = upstream
+        self.state = ConnectionState.CONNECTING
+        self.reused = False
+        self.refused = False
+        self.response_bytes = 0
+        self.sent_before = 0  # bytes the stream had sent when the present exchange began
+        self.timer = loop.timer(self._on_deadline)
+        self._loop = loop
+        self._timeouts = timeouts
+        self._tls = tls if upstream.is_tls else None
+        self._codec: ClientCodec = H11ClientCodec(limits)
+        self._on_idle = on_idle
+        self._owner: UpstreamOwner | None = None
+        self._addresses: list[ResolvedAddress] = []
+        self._sock: socket.socket | None = None
+        self._stream: Stream | None = None
+        self._eof = False
+        self._paused = False
+        self._in_body = False  # whether the final head was read
+        self._persistent = False  # whether the response allows the next exchange
+        self._request_failed = False  # whether the upstream stopped reading the request
+
+    def __repr__(self) -> str:
+        return f"<UpstreamConnection {self.upstream.url} {self.state.value}>"
+
+    @property
+    def stream(self) -> Stream:
+        assert self._stream is not None
+        return self._stream
+
+    @property
+    def sent_bytes(self) -> int:
+        """How much of the present exchange's request the kernel took."""
+        return self._stream.sent_bytes - self.sent_before if self._stream is not None else 0
+
+    @property
+    def congested(self) -> bool:
+        return self._stream is not None and self._stream.congested
+
+    # -- what the exchange asks for
+
+    def connect(self, owner: UpstreamOwner) -> None:
+        """Begin to connect; ``owner`` hears ``on_connected`` or ``on_upstream_failed``, perhaps before this returns."""
+        self._owner = owner
+        self._addresses = list(self.upstream.addresses)
+        self.timer.set(self._timeouts.connect_s)
+        if not self._addresses:
+            self._fail(_BAD_GATEWAY, f"{self.upstream.url}: its name does not resolve")
+            return
+        self._connect_next("")
+
+    def reuse(self, owner: UpstreamOwner) -> None:
+        """Take an idle connection out of the pool for another exchange."""
+        self._owner = owner
+        self.reused = True
+        self.state = ConnectionState.BUSY
+        self.response_bytes = 0
+        self.sent_before = self.stream.sent_bytes
+        self._in_body = self._persistent = False
+        self.timer.cancel()
+
+    def is_alive(self) -> bool:
+        """Ask the socket whether the upstream has closed or sent what nobody asked for; one system call."""
+        sock = self.stream.sock
+        if isinstance(sock, ssl.SSLSocket):
+            return True  # a TLS socket cannot be peeked at; the loop notices soon enough
+        try:
+            sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return True
+        except OSError:
+            return False
+        return False
+
+    def send_head(self, head: RequestHead, data: bytes) -> None:
+        """Send a rendered request head, and expect its response."""
+        self._codec.expect_response(head.method, head.upgrade)
+        self.stream.write(data)
+
+    def await_response(self) -> None:
+        """The request is complete: from now on the response head is due."""
+        if not self._in_body:
+            self.timer.set(self._timeouts.response_s)
+
+    def send(self, data: bytes) -> None:
+        """Send a piece of the request's body. Once the upstream stopped reading, it goes nowhere."""
+        if not self._request_failed and self._stream is not None:
+            self._stream.write(data)
+
+    def pause(self) -> None:
+        """Read no more of the response until ``resume``: the client is slow."""
+        if not self._paused and self._stream is not None and not self._stream.closed:
+            self._paused = True
+            self.timer.cancel()
+            self._stream.pause_reading()
+
+    def resume(self) -> None:
+        if self._paused and self._stream is not None and not self._stream.closed:
+            self._paused = False
+            if not self._eof:
+                self.timer.set(self._timeouts.read_s)
+                self._stream.resume_reading()
+            self._loop.call_soon(self._pump)
+
+    def start_tunnel(self) -> tuple[Stream, bytes]:
+        """After a 101: give away the stream and what came behind the head."""
+        self.state = ConnectionState.TUNNEL
+        self._owner = None
+        self.timer.cancel()
+        return self.stream, self._codec.take_rest()
+
+    def close(self) -> None:
+        """Close for good; the owner hears nothing any more."""
+        if self.state is ConnectionState.CLOSED:
+            return
+        self.state = ConnectionState.CLOSED
+        self._owner = None
+        self.timer.cancel()
+        if self._stream is not None:
+            self._stream.close()
+        elif self._sock is not None:
+            self._loop.remove(self._sock.fileno())
+            self._sock.close()
+
+    # -- connecting
+
+    def _connect_next(self, previous: str) -> None:
+        """Try the next address; ``previous`` says what was wrong with the one before."""
+        if not self._addresses:
+            self.refused = True
+            self._fail(_BAD_GATEWAY, f"{self.upstream.url}: {previous}")
+            return
+        address = self._addresses.pop(0)
+        try:
+            sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except OSError as error:
+            self._fail(_BAD_GATEWAY, f"{self.upstream.url}: {error.strerror}")
+            return
+        self._sock = sock
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        code = sock.connect_ex(address.sockaddr)
+        if code not in (0, errno.EINPROGRESS):
+            self._address_failed(code)
+            return
+        self._loop.add(sock.fileno(), WRITE, self._on_connect_event)
+
+    def _on_connect_event(self, mask: int) -> None:
+        sock = self._sock
+        assert sock is not None
+        if self.state is ConnectionState.HANDSHAKING:
+            self._handshake()
+            return
+        if not mask & (WRITE | HANGUP):
+            return
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code == 0 and self._is_connected_to_itself(sock):
+            code = errno.ECONNREFUSED
+        if code:
+            self._loop.remove(sock.fileno())
+            self._address_failed(code)
+        elif self._tls is None:
+            self._begin_stream(Stream(self._loop, sock, self, self._timeouts.write_s))
+        else:
+            self._begin_handshake(sock, self._tls)
+
+    def _address_failed(self, code: int) -> None:
+        assert self._sock is not None
+        self._sock.close()
+        self._sock = None
+        if code in _LOCAL_ERRORS:
+            self._fail(_BAD_GATEWAY, f"{self.upstream.url}: cannot connect from here: {_describe(code)}")
+        else:
+            self._connect_next(_describe(code))
+
+    def _is_connected_to_itself(self, sock: socket.socket) -> bool:
+        """A connect to an ephemeral port of this machine on which nobody listens can meet itself."""
+        if self.upstream.port < _EPHEMERAL_FROM:
+            return False
+        try:
+            return bool(sock.getsockname() == sock.getpeername())
+        except OSError:
+            return False
+
+    def _begin_handshake(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        self.state = ConnectionState.HANDSHAKING
+        try:
+            self._sock = context.wrap_socket(
+                sock, server_hostname=self.upstream.server_name, do_handshake_on_connect=False
+            )
+        except (OSError, ValueError) as error:
+            self._loop.remove(sock.fileno()) if sock.fileno() >= 0 else None
+            self._fail(_BAD_GATEWAY, f"{self.upstream.url}: TLS: {error}")
+            return
+        self._handshake()
+
+    def _handshake(self) -> None:
+        sock = self._sock
+        assert isinstance(sock, ssl.SSLSocket)
+        try:
+            sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self._loop.modify(sock.fileno(), READ)
+        except ssl.SSLWantWriteError:
+            self._loop.modify(sock.fileno(), WRITE)
+        except OSError as error:
+            self._fail(_BAD_GATEWAY, f"{self.upstream.url}: TLS: {_describe_tls(error)}")
+        else:
+            self._begin_stream(TlsStream(self._loop, sock, self, self._timeouts.write_s))
+
+    def _begin_stream(self, stream: Stream) -> None:
+        self._stream = stream
+        self._sock = None
+        stream.adopt_registration()
+        self.state = ConnectionState.BUSY
+        self.timer.cancel()
+        owner = self._owner
+        if owner is None:
+            self.close()
+        else:
+            owner.on_connected()
+
+    # -- what the stream reports
+
+    def on_readable(self) -> None:
+        self._read_once()
+
+    def _read_once(self) -> bool:
+        """Read what is there and hand it on; tell whether there was anything."""
+        stream = self.stream
+        try:
+            data = stream.recv()
+        except ssl.SSLZeroReturnError:
+            data = b""
+        except OSError as error:
+            self._fail(_BAD_GATEWAY, f"{self.upstream.url}: {_describe_tls(error)}")
+            return False
+        if data is None:
+            return False
+        if self.state is not ConnectionState.BUSY:
+            # Idle: closed by the upstream, or a response that nobody asked for. Either way it must not be reused.
+            self.close()
+            return False
+        if data:
+            self.response_bytes += len(data)
+            self._codec.feed(data)
+            if self._in_body:
+                self.timer.set(self._timeouts.read_s)
+        else:
+            self._eof = True
+            stream.pause_reading()
+            self._codec.feed_eof()
+        self._pump()
+        return True
+
+    def on_drained(self) -> None:
+        if self._owner is not None:
+            self._owner.on_upstream_drained()
+
+    def on_flushed(self) -> None:
+        pass
+
+    def on_write_failed(self, error: OSError) -> None:
+        """The upstream reads no more. It may have answered already, so what it sent is read before it is given up."""
+        if isinstance(error, TimeoutError):
+            self._fail(_GATEWAY_TIMEOUT, f"{self.upstream.url}: it does not read the request")
+        elif self.state is not ConnectionState.BUSY or self._request_failed:
+            self._fail(_BAD_GATEWAY, f"{self.upstream.url}: {_describe_tls(error)}")
+        else:
+            self._request_failed = True
+            self.timer.set(self._timeouts.response_s)
+            self._paused = False
+            while self.state is ConnectionState.BUSY and not self._eof and not self._paused and self._read_once():
+                pass
+
+    def on_crash(self) -> None:
+        self._fail(_BAD_GATEWAY, f"{self.upstream.url}: an internal error")
+
+    # -- responses
+
+    def _pump(self) -> None:
+        """Hand on what the codec reads until it needs more, the client is slow, or the response is over."""
+        try:
+            while self.state is ConnectionState.BUSY and not self._paused and self._owner is not None:
+                event = self._codec.next_event()
+                if type(event) is bytes:
+                    self._owner.on_response_body(event)
+                elif event is Signal.END:
+                    self._finish_response()
+                elif event is Signal.NEED_DATA:
+                    return
+                else:
+                    assert isinstance(event, ResponseHead)
+                    if event.status >= _FIRST_FINAL:
+                        self._persistent = event.keep_alive
+                        self._in_body = True
+                        self.timer.set(self._timeouts.read_s)
+                    self._owner.on_response_head(event)
+        except Malformed as error:
+            retryable = self.response_bytes == 0
+            self._fail(_BAD_GATEWAY, f"{self.upstream.url}: {error.reason}", retryable=retryable)
+
+    def _finish_response(self) -> None:
+        owner = self._owner
+        assert owner is not None
+        self._owner = None
+        self.timer.cancel()
+        stream = self.stream
+        self.state = ConnectionState.IDLE
+        reusable = self._persistent and not self._eof and not self._request_failed and not stream.pending_bytes
+        if reusable and owner.request_complete and not self._codec.buffered_bytes:
+            self.timer.set(self._timeouts.upstream_idle_s)
+            self._on_idle(self)
+        else:
+            self.close()
+        owner.on_response_end()
+
+    def _on_deadline(self) -> None:
+        if self.state in (ConnectionState.CONNECTING, ConnectionState.HANDSHAKING):
+            self.refused = self.state is ConnectionState.CONNECTING
+            self._fail(_GATEWAY_TIMEOUT, f"{self.upstream.url}: it does not accept the connection in time")
+        elif self._owner is not None:
+            self._owner.on_upstream_deadline()
+        else:
+            self.close()
+
+    def _fail(self, status: int, detail: str, *, retryable: bool = True) -> None:
+        """Close and tell the owner."""
+        owner = self._owner
+        self.close()
+        if owner is not None:
+            public = "the upstream is too slow" if status == _GATEWAY_TIMEOUT else "the upstream failed"
+            owner.on_upstream_failed(UpstreamError(status, public, detail=detail, retryable=retryable))
+
+
+def _describe(code: int) -> str:
+    return {errno.ECONNREFUSED: "connection refused", errno.ETIMEDOUT: "connection timed out"}.get(
+        code, errno.errorcode.get(code, str(code))
+    )
+
+
+def _describe_tls(error: OSError) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate not valid: {error.verify_message}"
+    if isinstance(error, ConnectionResetError):
+        return "connection reset"
+    return error.strerror or str(error)
