@@ -128,6 +128,7 @@ class Origin:
                 conn, _ = self.sock.accept()
             except OSError:
                 return
+            self._open.add(conn)  # before anybody hears of it and may stop this origin
             with self._changed:
                 self.connections += 1
                 self._changed.notify_all()
@@ -136,12 +137,11 @@ class Origin:
     def _serve(self, conn: socket.socket) -> None:
         with contextlib.suppress(OSError):
             if self.tls is not None:
-                conn = self.tls.wrap_socket(conn, server_side=True)
-            self._open.add(conn)
-            try:
-                self.behave(self, conn)
-            finally:
                 self._open.discard(conn)
+                conn = self.tls.wrap_socket(conn, server_side=True)
+                self._open.add(conn)
+            self.behave(self, conn)
+        self._open.discard(conn)
         conn.close()
 
 
