@@ -52,19 +52,13 @@ def load_config(path: str) -> Config:
 def _read(path: str) -> bytes:
     """Return the bytes of a regular file of a sensible size."""
     try:
-        # A FIFO would hold up a reload for as long as nobody writes to it, and O_NONBLOCK does not wait for one.
-        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-        with open(fd, "rb") as file:
-            mode = os.fstat(fd).st_mode
-            if not stat.S_ISREG(mode):
-                raise UnusableYaml(0, f"is {'a directory' if stat.S_ISDIR(mode) else 'not a regular file'}")
+        # A FIFO would hold up a reload for as long as nobody writes to it; O_NONBLOCK does not wait.
+        with open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK)) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+                raise UnusableYaml(0, "is not a regular file")
             data = file.read(MAX_FILE_BYTES + 1)
-    except OSError as error:
-        raise UnusableYaml(0, f"cannot be read: {error.strerror or error}") from None
-    except ValueError as error:
-        if isinstance(error, UnusableYaml):
-            raise
-        raise UnusableYaml(0, f"cannot be read: {error}") from None  # a NUL byte in the name
+    except (OSError, ValueError) as error:  # ValueError: a NUL byte in the name
+        raise UnusableYaml(0, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
     if len(data) > MAX_FILE_BYTES:
         raise UnusableYaml(0, f"is larger than {MAX_FILE_BYTES // 1_048_576} MiB")
     return data

@@ -100,7 +100,8 @@ def compose(text: str, problems: Problems) -> Node | None:
             composer.feed(event)
     except yaml.MarkedYAMLError as error:
         raise UnusableYaml(*_locate(error, text)) from None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, OverflowError) as error:
+        # ValueError: escapes that make no Unicode text ("\\UFFFFFFFF", "!%ED%A0%80"); PyYAML lets those through.
         raise UnusableYaml(0, f"is not YAML: {' '.join(str(error).split())}") from None
     return composer.root
 

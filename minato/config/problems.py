@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-from minato.errors import Problem
+from minato.errors import MinatoError, Problem
 
 MAX_PROBLEMS = 1_000
 """Nobody reads on after that many, and a hostile file shall not fill the memory with them."""
@@ -13,7 +13,7 @@ MAX_PROBLEMS = 1_000
 _MAX_SHOWN_CHARS = 60
 
 
-class BadValue(ValueError):
+class BadValue(MinatoError):
     """A value that cannot be used; the message says what is wrong and what would be right."""
 
 

@@ -60,12 +60,11 @@ def seconds(low: float = 0.001, high: float = YEAR_S) -> Callable[[Scalar], floa
 def _within(scalar: Scalar, low: float, high: float, unit: str) -> int | float:
     """Return the number a scalar of numeric form holds, if it lies within the bounds."""
     text = scalar.text
-    is_negative = text.startswith("-")
     if len(text) > _MAX_NUMBER_CHARS:
         raise BadValue(f"is far too long for a number here (from {low:,} to {high:,}{unit})")
     number = int(text) if _WHOLE.fullmatch(text) else float(text)
     if not low <= number <= high:
-        bound = f"at least {low:,}" if is_negative or number < low else f"at most {high:,}"
+        bound = f"at least {low:,}" if number < low else f"at most {high:,}"
         raise BadValue(f"{text} is out of range: {bound}{unit}")
     return number
 
