@@ -18,8 +18,9 @@ class Boards:
         self._columns: list[tuple[Board, dict[str, int]]] = []
         self._retired: Tally[str] = Tally()
 
-    def __len__(self) -> int:
-        return len(self._columns)
+    def in_use(self) -> list[Board]:
+        """Return the boards, the oldest first."""
+        return [board for board, _ in self._columns]
 
     def add(self, board: Board) -> None:
         """Publish to this board, too; it begins with what the newest of the others says."""

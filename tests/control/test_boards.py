@@ -1,0 +1,66 @@
+"""Health on several boards at once, refusals summed over all of them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+
+import pytest
+
+from minato.control.boards import Boards
+from minato.shared.board import Board
+
+_serials = itertools.count(9000)
+
+
+@pytest.fixture
+def boards() -> Iterator[Boards]:
+    made = Boards()
+    yield made
+    for board in list(made.in_use()):
+        made.drop(board)
+
+
+def make_board(*keys: str) -> Board:
+    return Board.create(slots=2, upstream_keys=keys, serial=next(_serials))
+
+
+def test_health_goes_to_every_board_that_knows_the_upstream(boards: Boards) -> None:
+    old, new = make_board("a", "b"), make_board("b", "c")
+    boards.add(old)
+    boards.add(new)
+    for key in ("a", "b", "c", "nobody's"):
+        boards.publish(key, True)
+    assert (list(old.health), list(new.health)) == ([1, 1], [1, 1])
+    boards.publish("b", False)
+    assert (list(old.health), list(new.health)) == ([1, 0], [0, 1])
+
+
+def test_new_board_begins_with_the_health_of_the_one_before(boards: Boards) -> None:
+    boards.add(make_board("a", "b"))
+    boards.publish("b", True)
+    new = make_board("b", "c")
+    boards.add(new)
+    assert list(new.health) == [1, 0]
+
+
+def test_refusals_never_fall_when_rows_and_boards_go(boards: Boards) -> None:
+    old, new = make_board("a"), make_board("x", "a")
+    boards.add(old)
+    boards.add(new)
+    old.row(0).count_refused(0)
+    old.row(1).count_refused(0)
+    new.row(1).count_refused(1)
+    assert boards.refused_counts() == {"a": 3, "x": 0}
+    boards.zero_row(old, 0)
+    assert boards.refused_counts()["a"] == 3
+    boards.drop(old)
+    assert boards.refused_counts()["a"] == 3
+
+
+def test_dropped_board_is_published_to_no_more_and_leaves_no_segment(boards: Boards) -> None:
+    board = make_board("a")
+    boards.add(board)
+    boards.drop(board)
+    boards.publish("a", True)
+    assert len(boards.in_use()) == 0
