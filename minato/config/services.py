@@ -137,7 +137,7 @@ class ServicesReader:
     def _read_upstream(self, node: Node, path: str) -> Upstream | None:
         before = self._problems.count
         entries = read_entries(node, path, UPSTREAM_KEYS, self._problems)
-        if self._problems.count == before:
+        if entries or self._problems.count == before:  # what is no mapping misses nothing in particular
             self._require(entries, node, path, ("host",))
         values = read_keys(entries, path, UPSTREAM_KEYS, self._problems)
         upstream: Upstream | None = values.pop("host", None)

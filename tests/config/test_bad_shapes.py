@@ -103,6 +103,7 @@ def test_all_problems_come_at_once_in_the_order_of_lines(complaints: Complaints)
         '4: services[0].hosts[0]: "example.com" has no scheme; write a URL such as "http://example.com"',
         '6: services[0].upstreams[0].host: "localhost" has no scheme; write a URL such as "http://localhost"',
         '7: services[0].upstreams[1].hots: unknown key; did you mean "host"?',
+        "7: services[0].upstreams[1].host: is missing",
         "8: workers: expected a whole number, got none",
         '10: timeouts.conect: unknown key; did you mean "connect"?',
         "11: timeouts.read: -1 is out of range: at least 0.001 seconds",
