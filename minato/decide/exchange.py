@@ -25,7 +25,9 @@ class Phase(enum.Enum):
 TRANSITIONS: dict[Phase, frozenset[Phase]] = {
     Phase.ROUTING: frozenset([Phase.CONNECTING, Phase.AWAITING_HEAD, Phase.DONE]),
     Phase.CONNECTING: frozenset([Phase.CONNECTING, Phase.AWAITING_HEAD, Phase.DONE]),
-    Phase.AWAITING_HEAD: frozenset([Phase.CONNECTING, Phase.AWAITING_HEAD, Phase.RELAYING, Phase.TUNNELLING, Phase.DONE]),
+    Phase.AWAITING_HEAD: frozenset(
+        [Phase.CONNECTING, Phase.AWAITING_HEAD, Phase.RELAYING, Phase.TUNNELLING, Phase.DONE]
+    ),
     Phase.RELAYING: frozenset([Phase.DONE]),
     Phase.TUNNELLING: frozenset([Phase.DONE]),
     Phase.DONE: frozenset(),
@@ -82,8 +84,9 @@ class FailedAttempt:
 def judge_retry(attempt: FailedAttempt) -> RetryVerdict:
     """Decide whether the request may be sent once more (RFC 9110, 9.2.2).
 
-    A proxy MUST NOT automatically retry non-idempotent requests; what was never sent is not a retry. A pooled connection
-    that the upstream closed while it was idle is no failure of the upstream: one fresh attempt comes on top of `retries`.
+    A proxy MUST NOT automatically retry non-idempotent requests; what was never sent is not a retry. A pooled
+    connection that the upstream closed while it was idle is no failure of the upstream: one fresh attempt comes on top
+    of `retries`.
     """
     if not attempt.retryable:
         return RetryVerdict.NOT_RETRYABLE

@@ -83,15 +83,13 @@ class CacheSession:
         return self._cache.answer(self._request, fresh, now_s, status)
 
     def begin(self, head: ResponseHead, now_s: float) -> Fields:
-        """A final response came that is to be relayed: begin to store it if it may be; return the fields to add to it."""
+        """Begin to store a final response that is to be relayed, if it may be; return the fields to add to it."""
         request = self._request
         self._cache.invalidate(request, head.status)
         if request.method not in _CACHEABLE_METHODS:
             return []
         head = replace(head, fields=strip_hop_by_hop(head.fields))
-        begun = self._cache.begin_store(
-            request, head, request_time_s=self._request_time_s, response_time_s=now_s
-        )
+        begun = self._cache.begin_store(request, head, request_time_s=self._request_time_s, response_time_s=now_s)
         if isinstance(begun, NotStored):
             self.not_stored = begun
         else:

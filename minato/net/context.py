@@ -81,7 +81,7 @@ class WorkerContext:
         known = self._trusted.get(client)
         if known is None:
             address = ip_address(client.partition("%")[0])
-            if len(self._trusted) > 4096:  # noqa: PLR2004 - only so that it stays small
+            if len(self._trusted) > 4096:
                 self._trusted.clear()
             known = self._trusted[client] = any(address in network for network in networks)
         return known

@@ -1,7 +1,7 @@
 """One client connection: requests in, one exchange at a time, answers in order, and its end.
 
-The connection pulls events from its codec; an exchange that does not want more of the body, a client that does not read,
-or enough pipelined bytes stop the pulling, and then the reading. Everything an exchange sends goes through here.
+The connection pulls events from its codec; an exchange that does not want more of the body, a client that does not
+read, or enough pipelined bytes stop the pulling, and then the reading. All that an exchange sends goes through here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from minato.decide.route import RouteTable
 from minato.errors import RequestError
 from minato.net.context import WorkerContext
 from minato.net.exchange import Exchange
+from minato.net.record import record_refused_head
 from minato.net.stream import Stream
 from minato.net.tunnel import Tunnel
 from minato.net.upstream import UpstreamConnection
@@ -22,7 +23,6 @@ from minato.protocol.guard import Malformed
 from minato.protocol.h11_codec import H11ServerCodec
 from minato.protocol.message import Fields, Framing, RequestHead
 from minato.protocol.render import Persistence, reason_phrase, render_interim, render_response
-from minato.telemetry.access_log import AccessEntry
 
 _MAX_BUFFERED_BYTES: Final = 65_536
 _LINGER_S: Final = 2.0
@@ -150,7 +150,7 @@ class Downstream:
         self.continue_request()
 
     def abort_exchange(self, *, reset: bool) -> None:
-        """The response cannot be completed: close, so that the client sees a cut, with a RST where only that shows it."""
+        """The response cannot be completed: close so that the client sees it, with a RST where only that shows it."""
         self._exchange = None
         self._reset_at_end = reset
         self._begin_closing()
@@ -302,14 +302,10 @@ class Downstream:
         context = self._context
         public = _PUBLIC_REASONS.get(status, "malformed request").encode("ascii") + b"\n"
         fields: Fields = [(b"content-type", b"text/plain"), (b"date", context.http_date())]
-        self.write(render_response(status, reason_phrase(status), fields, Framing.LENGTH, len(public), b"close") + public)
-        if context.access_log is not None:
-            entry = AccessEntry(
-                client=self.address, method=b"", target=b"", version=0, status=status, body_bytes=len(public),
-                referer=b"", user_agent=b"", host=b"", duration_s=0.0, upstream="", cache="",
-                wall_s=context.loop.wall_s, failure=reason,
-            )  # fmt: skip
-            context.access_log.record(entry)
+        self.write(
+            render_response(status, reason_phrase(status), fields, Framing.LENGTH, len(public), b"close") + public
+        )
+        record_refused_head(context, self.address, status, len(public), reason)
         self._begin_closing()
 
     # -- ends

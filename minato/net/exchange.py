@@ -2,9 +2,9 @@
 
     route -> cache lookup -> [answer] -> pick an upstream -> connect or reuse -> send -> relay -> [store] -> log
 
-The client's connection (`Downstream`) hands in the request's pieces, the upstream's connection the response's. Both sides
-stream: a piece is passed on as it comes, and a side that is slow pauses the other. What ends an exchange early ends it in
-`_fail`: an answer if nothing went downstream yet, a visible cut otherwise.
+The client's connection (`Downstream`) hands in the request's pieces, the upstream's connection the response's. Both
+sides stream: a piece is passed on as it comes, and a side that is slow pauses the other. What ends an exchange early
+ends it in `_fail`: an answer if nothing went downstream yet, a visible cut otherwise.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import logging
 from typing import TYPE_CHECKING, Final
 
 from minato.caching.answer import CachedAnswer
-from minato.caching.request import CacheRequest
 from minato.decide.exchange import (
     IDEMPOTENT_METHODS,
     FailedAttempt,
@@ -25,20 +24,15 @@ from minato.decide.exchange import (
 from minato.errors import ExchangeError, RequestError, Source, UpstreamError
 from minato.net.cache_session import CacheSession
 from minato.net.context import WorkerContext
+from minato.net.forwarding import build_cache_request, render_upstream_request
+from minato.net.record import describe_request, record_begin, record_exchange
 from minato.net.runtime import ServiceRuntime, UpstreamRuntime
 from minato.net.upstream import UpstreamConnection
 from minato.protocol import render
-from minato.protocol.forward import (
-    forward_interim_fields,
-    forward_request_fields,
-    forward_response_fields,
-    join_target,
-    strip_hop_by_hop,
-)
-from minato.protocol.message import Fields, Framing, RequestHead, ResponseHead, first_value
+from minato.protocol.forward import forward_interim_fields, forward_response_fields, strip_hop_by_hop
+from minato.protocol.message import Fields, Framing, RequestHead, ResponseHead
 from minato.protocol.render import Persistence
 from minato.shared.board import Counter
-from minato.telemetry.access_log import AccessEntry
 
 if TYPE_CHECKING:
     from minato.net.downstream import Downstream
@@ -112,8 +106,7 @@ class Exchange:
         self._framing_down = Framing.NONE
         self._persistence = Persistence.KEEP
         self._status = 0
-        context.row.add(Counter.REQUESTS)
-        context.row.add(Counter.REQUESTS_ACTIVE)
+        record_begin(context)
 
     def __repr__(self) -> str:
         return f"<Exchange {self.head.method!r} {self.head.target[:80]!r} {self.phase.value}>"
@@ -127,9 +120,7 @@ class Exchange:
         """Whether a piece of the request's body can be taken now."""
         connection = self._connection
         return (
-            connection is not None
-            and self.phase in (Phase.AWAITING_HEAD, Phase.RELAYING)
-            and not connection.congested
+            connection is not None and self.phase in (Phase.AWAITING_HEAD, Phase.RELAYING) and not connection.congested
         )
 
     # -- from the client's connection
@@ -255,7 +246,9 @@ class Exchange:
         context = self._context
         if context.cache is None or self.head.path == b"*" or self.head.upgrade:
             return False
-        self._cache = CacheSession(context.cache, self._cache_request())
+        assert self._service is not None
+        request = build_cache_request(context, self._client.address, self.head, self._service.index)
+        self._cache = CacheSession(context.cache, request)
         answer = self._cache.look_up(context.loop.wall_s)
         if answer is None:
             context.row.add(Counter.CACHE_MISSES)
@@ -263,24 +256,6 @@ class Exchange:
         context.row.add(Counter.CACHE_HITS)
         self._send_answer(answer)
         return True
-
-    def _cache_request(self) -> CacheRequest:
-        """Return the request as the cache sees it: what is forwarded and may shape the response is in its key."""
-        head = self.head
-        assert self._service is not None
-        fields = strip_hop_by_hop(head.fields)
-        trusted = self._context.is_trusted(self._client.address)
-        proto = first_value(fields, b"x-forwarded-proto") if trusted else None
-        host = first_value(fields, b"x-forwarded-host") if trusted else None
-        return CacheRequest(
-            method=head.method,
-            scheme=proto or b"http",
-            host=head.host if host is None or host == head.host else head.host + b" " + host,
-            target=head.path,
-            fields=fields,
-            has_body=head.framing is not Framing.NONE,
-            service=self._service.index,
-        )
 
     def _send_answer(self, answer: CachedAnswer) -> None:
         """Answer from the store."""
@@ -334,12 +309,7 @@ class Exchange:
             end_to_end = self._cache.fields_to_forward(context.loop.wall_s)
         else:
             end_to_end = strip_hop_by_hop(head.fields)
-        client = self._client.address
-        fields = forward_request_fields(
-            head, end_to_end, client.encode("ascii"), context.is_trusted(client), upstream.authority
-        )
-        target = join_target(upstream.prefix, upstream.query, head.path)
-        connection.send_head(head, render.render_request(head.method, target, fields, head.framing, head.length_bytes))
+        connection.send_head(head, render_upstream_request(context, self._client.address, head, end_to_end, upstream))
         for piece in self._replay or ():
             connection.send(render.encode_piece(head.framing, piece))
         if self.request_complete:
@@ -424,10 +394,10 @@ class Exchange:
         elif verdict is RetryVerdict.RETRY:
             self._retries_left -= 1
         else:
-            log.warning("%s (%s, %s)", error.detail, self._describe(), verdict.value)
+            log.warning("%s (%s, %s)", error.detail, describe_request(self.head), verdict.value)
             self._fail(error)
             return
-        log.info("%s (%s, %s)", error.detail, self._describe(), verdict.value)
+        log.info("%s (%s, %s)", error.detail, describe_request(self.head), verdict.value)
         self._context.row.add(Counter.RETRIES)
         try:
             self._attempt()
@@ -476,37 +446,15 @@ class Exchange:
     def _end(self, failure: str) -> None:
         """Count and log the exchange; nothing is sent after this."""
         self._go(Phase.DONE)
-        context = self._context
-        row = context.row
-        row.add(Counter.REQUESTS_ACTIVE, -1)
-        row.add(Counter.BYTES_OUT, self._body_bytes_down)
-        row.add(Counter.BYTES_IN, self._body_bytes_up)
-        if self._status >= _FIRST_FINAL:
-            row.add(Counter(Counter.RESPONSES_1XX + self._status // 100 - 1))
-        if context.access_log is not None:
-            context.access_log.record(self._access_entry(failure))
-
-    def _access_entry(self, failure: str) -> AccessEntry:
-        head = self.head
-        loop = self._context.loop
-        return AccessEntry(
+        record_exchange(
+            self._context,
+            self.head,
             client=self._client.address,
-            method=head.method,
-            target=head.target,
-            version=head.version,
             status=self._status,
-            body_bytes=self._body_bytes_down,
-            referer=first_value(head.fields, b"referer") or b"",
-            user_agent=first_value(head.fields, b"user-agent") or b"",
-            host=head.host,
-            duration_s=loop.now_s - self._began_s,
-            upstream=self._upstream.authority.decode("ascii") if self._upstream is not None else "",
+            bytes_up=self._body_bytes_up,
+            bytes_down=self._body_bytes_down,
+            began_s=self._began_s,
+            upstream=self._upstream,
             cache=self._cache.label if self._cache is not None else "",
-            wall_s=loop.wall_s,
             failure=failure,
         )
-
-    def _describe(self) -> str:
-        """The request in a few words, for the log of events."""
-        method = self.head.method.decode("ascii")
-        return f"{method} {self.head.host.decode('ascii', 'replace')} {self.head.path[:120].decode('ascii', 'replace')}"

@@ -100,6 +100,10 @@ class Loop:
         if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
+    def forget(self, fd: int) -> None:
+        """Drop the handler of an fd that somebody else has closed already (the kernel dropped its registration)."""
+        self._handlers.pop(fd, None)
+
     def timer(self, action: Callable[[], None]) -> Timer:
         """Return a new timer that is not set."""
         return Timer(self, action)

@@ -1,11 +1,12 @@
 """One non-blocking connection in the loop: reads when asked, writes at once or when it can, tells of back-pressure.
 
-Written pieces are queued and go out in one system call at the end of the loop's turn. The interest registered with epoll
-changes only when a socket blocks or a side is paused, so that an ordinary exchange costs no epoll_ctl.
+Written pieces are queued and go out in one system call at the end of the loop's turn. The interest registered with
+epoll changes only when a socket blocks or a side is paused, so that an ordinary exchange costs no epoll_ctl.
 """
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import struct
@@ -158,10 +159,8 @@ class Stream:
 
     def shutdown_write(self) -> None:
         """Tell the peer that nothing more comes; the output must be empty."""
-        try:
+        with contextlib.suppress(OSError):  # it may be gone already, which the next read tells
             self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # it is gone already, which the next read tells
 
     def close(self) -> None:
         """Leave the loop and close the socket; what was not sent is lost."""
@@ -178,10 +177,8 @@ class Stream:
     def reset(self) -> None:
         """Close with a RST, so that the peer cannot take what it has for a whole message."""
         if not self.closed:
-            try:
+            with contextlib.suppress(OSError):  # then it is reset already
                 self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-            except OSError:
-                pass  # then it is reset already
         self.close()
 
     def on_crash(self) -> None:

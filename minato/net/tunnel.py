@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from minato.net.stream import Stream
 
-# Tunnels have no idle timeout, since a WebSocket may be silent for hours; a peer that is gone is found by keep-alive probes.
+# Tunnels have no idle timeout, since a WebSocket may be silent for hours; keep-alive probes find a peer that is gone.
 _KEEPALIVE_IDLE_S = 60
 _KEEPALIVE_INTERVAL_S = 15
 _KEEPALIVE_PROBES = 4

@@ -1,13 +1,12 @@
 """One connection to an upstream: connect and TLS, then exchange after exchange; idle ones wait in the pool.
 
-A connection serves one exchange at a time and reports to it through `UpstreamOwner`. It decides by itself whether it can
-be reused after a response; whoever gives it up earlier closes it.
+A connection serves one exchange at a time and reports to it through `UpstreamOwner`. It decides by itself whether it
+can be reused after a response; whoever gives it up earlier closes it.
 """
 
 from __future__ import annotations
 
 import enum
-import errno
 import socket
 import ssl
 from collections.abc import Callable
@@ -15,8 +14,8 @@ from typing import Final, Protocol
 
 from minato.config.model import Limits, Timeouts
 from minato.errors import UpstreamError
-from minato.net.loop import HANGUP, READ, WRITE, Loop
-from minato.net.resolve import ResolvedAddress
+from minato.net.connect import Connector, describe_error
+from minato.net.loop import Loop
 from minato.net.runtime import UpstreamRuntime
 from minato.net.stream import Stream, TlsStream
 from minato.protocol.codec import ClientCodec, Signal
@@ -27,14 +26,10 @@ from minato.protocol.message import RequestHead, ResponseHead
 _FIRST_FINAL: Final = 200
 _BAD_GATEWAY: Final = 502
 _GATEWAY_TIMEOUT: Final = 504
-_EPHEMERAL_FROM: Final = 32_768
-# Errors that only this machine is to blame for: no more descriptors, ports or memory. They say nothing of the upstream.
-_LOCAL_ERRORS: Final = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL])
 
 
 class ConnectionState(enum.Enum):
     CONNECTING = "connecting"
-    HANDSHAKING = "in the TLS handshake"
     BUSY = "busy"
     IDLE = "idle"
     TUNNEL = "tunnel"
@@ -63,12 +58,14 @@ class UpstreamConnection:
         state: what it is doing.
         reused: whether it has served an exchange before the present one.
         response_bytes: what was received for the present exchange; none from a stale pooled connection.
+        refused: whether the attempt failed because nobody accepts connections there.
+        sent_before: what the stream had sent when the present exchange began; bytes.
         timer: the present exchange's deadline towards the upstream, or the idle one.
     """
 
     __slots__ = (
-        "_addresses",
         "_codec",
+        "_connector",
         "_eof",
         "_in_body",
         "_loop",
@@ -77,7 +74,6 @@ class UpstreamConnection:
         "_paused",
         "_persistent",
         "_request_failed",
-        "_sock",
         "_stream",
         "_timeouts",
         "_tls",
@@ -104,16 +100,15 @@ class UpstreamConnection:
         self.reused = False
         self.refused = False
         self.response_bytes = 0
-        self.sent_before = 0  # bytes the stream had sent when the present exchange began
+        self.sent_before = 0
         self.timer = loop.timer(self._on_deadline)
         self._loop = loop
         self._timeouts = timeouts
-        self._tls = tls if upstream.is_tls else None
+        self._tls = tls
         self._codec: ClientCodec = H11ClientCodec(limits)
         self._on_idle = on_idle
         self._owner: UpstreamOwner | None = None
-        self._addresses: list[ResolvedAddress] = []
-        self._sock: socket.socket | None = None
+        self._connector: Connector | None = None
         self._stream: Stream | None = None
         self._eof = False
         self._paused = False
@@ -143,12 +138,9 @@ class UpstreamConnection:
     def connect(self, owner: UpstreamOwner) -> None:
         """Begin to connect; ``owner`` hears ``on_connected`` or ``on_upstream_failed``, perhaps before this returns."""
         self._owner = owner
-        self._addresses = list(self.upstream.addresses)
         self.timer.set(self._timeouts.connect_s)
-        if not self._addresses:
-            self._fail(_BAD_GATEWAY, f"{self.upstream.url}: its name does not resolve")
-            return
-        self._connect_next("")
+        self._connector = Connector(self._loop, self.upstream, self._tls, self._on_connected, self._on_connect_failed)
+        self._connector.start()
 
     def reuse(self, owner: UpstreamOwner) -> None:
         """Take an idle connection out of the pool for another exchange."""
@@ -219,106 +211,24 @@ class UpstreamConnection:
         self.timer.cancel()
         if self._stream is not None:
             self._stream.close()
-        elif self._sock is not None:
-            self._loop.remove(self._sock.fileno())
-            self._sock.close()
+        if self._connector is not None:
+            self._connector.close()
 
     # -- connecting
 
-    def _connect_next(self, previous: str) -> None:
-        """Try the next address; ``previous`` says what was wrong with the one before."""
-        if not self._addresses:
-            self.refused = True
-            self._fail(_BAD_GATEWAY, f"{self.upstream.url}: {previous}")
-            return
-        address = self._addresses.pop(0)
-        try:
-            sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
-        except OSError as error:
-            self._fail(_BAD_GATEWAY, f"{self.upstream.url}: {error.strerror}")
-            return
-        self._sock = sock
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        code = sock.connect_ex(address.sockaddr)
-        if code not in (0, errno.EINPROGRESS):
-            self._address_failed(code)
-            return
-        self._loop.add(sock.fileno(), WRITE, self._on_connect_event)
-
-    def _on_connect_event(self, mask: int) -> None:
-        sock = self._sock
-        assert sock is not None
-        if self.state is ConnectionState.HANDSHAKING:
-            self._handshake()
-            return
-        if not mask & (WRITE | HANGUP):
-            return
-        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-        if code == 0 and self._is_connected_to_itself(sock):
-            code = errno.ECONNREFUSED
-        if code:
-            self._loop.remove(sock.fileno())
-            self._address_failed(code)
-        elif self._tls is None:
-            self._begin_stream(Stream(self._loop, sock, self, self._timeouts.write_s))
-        else:
-            self._begin_handshake(sock, self._tls)
-
-    def _address_failed(self, code: int) -> None:
-        assert self._sock is not None
-        self._sock.close()
-        self._sock = None
-        if code in _LOCAL_ERRORS:
-            self._fail(_BAD_GATEWAY, f"{self.upstream.url}: cannot connect from here: {_describe(code)}")
-        else:
-            self._connect_next(_describe(code))
-
-    def _is_connected_to_itself(self, sock: socket.socket) -> bool:
-        """A connect to an ephemeral port of this machine on which nobody listens can meet itself."""
-        if self.upstream.port < _EPHEMERAL_FROM:
-            return False
-        try:
-            return bool(sock.getsockname() == sock.getpeername())
-        except OSError:
-            return False
-
-    def _begin_handshake(self, sock: socket.socket, context: ssl.SSLContext) -> None:
-        self.state = ConnectionState.HANDSHAKING
-        try:
-            self._sock = context.wrap_socket(
-                sock, server_hostname=self.upstream.server_name, do_handshake_on_connect=False
-            )
-        except (OSError, ValueError) as error:
-            self._loop.remove(sock.fileno()) if sock.fileno() >= 0 else None
-            self._fail(_BAD_GATEWAY, f"{self.upstream.url}: TLS: {error}")
-            return
-        self._handshake()
-
-    def _handshake(self) -> None:
-        sock = self._sock
-        assert isinstance(sock, ssl.SSLSocket)
-        try:
-            sock.do_handshake()
-        except ssl.SSLWantReadError:
-            self._loop.modify(sock.fileno(), READ)
-        except ssl.SSLWantWriteError:
-            self._loop.modify(sock.fileno(), WRITE)
-        except OSError as error:
-            self._fail(_BAD_GATEWAY, f"{self.upstream.url}: TLS: {_describe_tls(error)}")
-        else:
-            self._begin_stream(TlsStream(self._loop, sock, self, self._timeouts.write_s))
-
-    def _begin_stream(self, stream: Stream) -> None:
-        self._stream = stream
-        self._sock = None
-        stream.adopt_registration()
+    def _on_connected(self, sock: socket.socket) -> None:
+        self._connector = None
+        kind = TlsStream if isinstance(sock, ssl.SSLSocket) else Stream
+        self._stream = kind(self._loop, sock, self, self._timeouts.write_s)
+        self._stream.adopt_registration()
         self.state = ConnectionState.BUSY
         self.timer.cancel()
-        owner = self._owner
-        if owner is None:
-            self.close()
-        else:
-            owner.on_connected()
+        assert self._owner is not None
+        self._owner.on_connected()
+
+    def _on_connect_failed(self, why: str, refused: bool) -> None:
+        self.refused = refused
+        self._fail(_BAD_GATEWAY, why)
 
     # -- what the stream reports
 
@@ -333,7 +243,7 @@ class UpstreamConnection:
         except ssl.SSLZeroReturnError:
             data = b""
         except OSError as error:
-            self._fail(_BAD_GATEWAY, f"{self.upstream.url}: {_describe_tls(error)}")
+            self._fail(_BAD_GATEWAY, describe_error(error))
             return False
         if data is None:
             return False
@@ -363,9 +273,9 @@ class UpstreamConnection:
     def on_write_failed(self, error: OSError) -> None:
         """The upstream reads no more. It may have answered already, so what it sent is read before it is given up."""
         if isinstance(error, TimeoutError):
-            self._fail(_GATEWAY_TIMEOUT, f"{self.upstream.url}: it does not read the request")
+            self._fail(_GATEWAY_TIMEOUT, "it does not read the request")
         elif self.state is not ConnectionState.BUSY or self._request_failed:
-            self._fail(_BAD_GATEWAY, f"{self.upstream.url}: {_describe_tls(error)}")
+            self._fail(_BAD_GATEWAY, describe_error(error))
         else:
             self._request_failed = True
             self.timer.set(self._timeouts.response_s)
@@ -374,7 +284,7 @@ class UpstreamConnection:
                 pass
 
     def on_crash(self) -> None:
-        self._fail(_BAD_GATEWAY, f"{self.upstream.url}: an internal error")
+        self._fail(_BAD_GATEWAY, "an internal error")
 
     # -- responses
 
@@ -398,7 +308,7 @@ class UpstreamConnection:
                     self._owner.on_response_head(event)
         except Malformed as error:
             retryable = self.response_bytes == 0
-            self._fail(_BAD_GATEWAY, f"{self.upstream.url}: {error.reason}", retryable=retryable)
+            self._fail(_BAD_GATEWAY, error.reason, retryable=retryable)
 
     def _finish_response(self) -> None:
         owner = self._owner
@@ -416,32 +326,19 @@ class UpstreamConnection:
         owner.on_response_end()
 
     def _on_deadline(self) -> None:
-        if self.state in (ConnectionState.CONNECTING, ConnectionState.HANDSHAKING):
-            self.refused = self.state is ConnectionState.CONNECTING
-            self._fail(_GATEWAY_TIMEOUT, f"{self.upstream.url}: it does not accept the connection in time")
+        if self._connector is not None:
+            self.refused = not self._connector.is_accepted
+            self._fail(_GATEWAY_TIMEOUT, "it does not accept the connection in time")
         elif self._owner is not None:
             self._owner.on_upstream_deadline()
         else:
             self.close()
 
     def _fail(self, status: int, detail: str, *, retryable: bool = True) -> None:
-        """Close and tell the owner."""
+        """Close and tell the owner why, with the upstream's name in front."""
+        detail = f"{self.upstream.url}: {detail}"
         owner = self._owner
         self.close()
         if owner is not None:
             public = "the upstream is too slow" if status == _GATEWAY_TIMEOUT else "the upstream failed"
             owner.on_upstream_failed(UpstreamError(status, public, detail=detail, retryable=retryable))
-
-
-def _describe(code: int) -> str:
-    return {errno.ECONNREFUSED: "connection refused", errno.ETIMEDOUT: "connection timed out"}.get(
-        code, errno.errorcode.get(code, str(code))
-    )
-
-
-def _describe_tls(error: OSError) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return f"certificate not valid: {error.verify_message}"
-    if isinstance(error, ConnectionResetError):
-        return "connection reset"
-    return error.strerror or str(error)

@@ -1,4 +1,4 @@
-"""A strict scanner of chunked bodies: where the message ends, and that nobody could read it otherwise (RFC 9112, 7.1)."""
+"""A strict scanner of chunked bodies: where the message ends, read in the one way there is (RFC 9112, 7.1)."""
 
 from __future__ import annotations
 

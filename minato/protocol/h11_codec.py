@@ -1,8 +1,8 @@
 """The h11 codec: h11 reads every message, behind the guard; nothing above this file knows h11.
 
-Both halves work alike. Bytes are kept until a whole head is there; the guard checks it, then h11 parses it. Of a body h11
-is fed exactly the bytes that belong to it: counted for Content-Length, found by the chunk scanner otherwise. What follows
-stays here for the next message or for a tunnel, so that one h11 connection object serves one message.
+Both halves work alike. Bytes are kept until a whole head is there; the guard checks it, then h11 parses it. Of a body
+h11 is fed exactly the bytes that belong to it: counted for Content-Length, found by the chunk scanner otherwise. What
+follows stays here for the next message or for a tunnel, so that one h11 connection object serves one message.
 """
 
 from __future__ import annotations
@@ -160,9 +160,7 @@ class H11ClientCodec(_MessageReader):
     def expect_response(self, method: bytes, upgrade: bytes) -> None:
         self._method, self._upgrade = method, upgrade
         self._interim = 0
-        self._pending = connection = h11.Connection(
-            h11.CLIENT, max_incomplete_event_size=self._limits.header_bytes + 1
-        )
+        self._pending = connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=self._limits.header_bytes + 1)
         fields: Fields = [(b"host", b"upstream")]
         if upgrade:
             fields += [(b"connection", b"upgrade"), (b"upgrade", upgrade)]

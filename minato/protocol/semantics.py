@@ -77,7 +77,7 @@ def _expects_continue(fields: Fields, version: int, has_body: bool) -> bool:
 def _asked_upgrade(fields: Fields, connection: list[bytes], version: int, framing: Framing) -> bytes:
     """Return the protocols to switch to, empty where the request has a body or asks for h2c.
 
-    A server may ignore Upgrade (RFC 9110, 7.8). h2c is ignored since a tunnel of it would carry requests past the proxy.
+    A server may ignore Upgrade (RFC 9110, 7.8). h2c is: a tunnel of it would carry requests past the proxy.
     """
     if version < _HTTP_1_1 or b"upgrade" not in connection or framing is not Framing.NONE:
         return b""

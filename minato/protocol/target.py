@@ -20,7 +20,7 @@ def check_authority(authority: bytes) -> bytes:
         Malformed: an empty or invalid one (RFC 9112, 3.2: 400), a port over 65535.
     """
     match = _AUTHORITY.fullmatch(authority)
-    if match is None or (match[1] and int(match[1]) > 65_535):  # noqa: PLR2004 - the largest port there is
+    if match is None or (match[1] and int(match[1]) > 65_535):
         raise Malformed("an invalid Host")
     return authority.lower()
 
@@ -37,7 +37,7 @@ def resolve_target(method: bytes, target: bytes, hosts: list[bytes], version: in
         raise Malformed("CONNECT is not spoken here", 501)
     # RFC 9112, 3.2: "A server MUST respond with a 400 (Bad Request) status code to any HTTP/1.1 request message that
     # lacks a Host header field and to any request message that contains more than one Host header field line".
-    if len(hosts) > 1 or (not hosts and version >= 11):  # noqa: PLR2004 - HTTP/1.1
+    if len(hosts) > 1 or (not hosts and version >= 11):
         raise Malformed("a request needs exactly one Host")
     host = check_authority(hosts[0]) if hosts else b""
     if target[:1] == b"/":

@@ -1,0 +1,168 @@
+"""Connecting to an upstream: its addresses one after the other, then TLS where it is https; never waits."""
+
+from __future__ import annotations
+
+import errno
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Final
+
+from minato.net.loop import READ, WRITE, Loop
+from minato.net.resolve import ResolvedAddress
+from minato.net.runtime import UpstreamRuntime
+
+_EPHEMERAL_FROM: Final = 32_768
+# Errors that only this machine is to blame for: no more descriptors, ports or memory. They say nothing of the upstream.
+_LOCAL_ERRORS: Final = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL])
+_WORDS: Final = {errno.ECONNREFUSED: "connection refused", errno.ETIMEDOUT: "connection timed out"}
+
+OnConnected = Callable[[socket.socket], None]
+"""Takes over the connected socket, which stays registered in the loop."""
+
+OnFailed = Callable[[str, bool], None]
+"""Hears why it failed, and whether the upstream is to blame: nobody accepts connections there."""
+
+
+class Connector:
+    """One attempt to connect; it ends with one of its two callbacks, or with ``close``.
+
+    Attributes:
+        is_accepted: whether an address took the connection, so that only TLS is missing.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        upstream: UpstreamRuntime,
+        tls: ssl.SSLContext | None,
+        on_connected: OnConnected,
+        on_failed: OnFailed,
+    ) -> None:
+        self._loop = loop
+        self._upstream = upstream
+        self._tls = tls if upstream.is_tls else None
+        self._on_connected = on_connected
+        self._on_failed = on_failed
+        self._addresses: list[ResolvedAddress] = list(upstream.addresses)
+        self._sock: socket.socket | None = None
+        self.is_accepted = False
+
+    def start(self) -> None:
+        """Begin; a callback may be called before this returns."""
+        if self._addresses:
+            self._connect_next("")
+        else:
+            self._on_failed("its name does not resolve", False)
+
+    def close(self) -> None:
+        """Give up; no callback is called any more."""
+        sock, self._sock = self._sock, None
+        if sock is not None:
+            self._loop.remove(sock.fileno())
+            sock.close()
+
+    def on_crash(self) -> None:
+        """The loop caught an error that nobody expected."""
+        self._fail("an internal error", refused=False)
+
+    def _connect_next(self, previous: str) -> None:
+        """Try the next address; ``previous`` says what was wrong with the one before."""
+        if not self._addresses:
+            self._fail(previous, refused=True)
+            return
+        address = self._addresses.pop(0)
+        try:
+            sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        except OSError as error:
+            self._fail(f"cannot connect from here: {error.strerror}", refused=False)
+            return
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        code = sock.connect_ex(address.sockaddr)
+        if code not in (0, errno.EINPROGRESS):
+            sock.close()
+            self._address_failed(code)
+            return
+        self._sock = sock
+        self._loop.add(sock.fileno(), WRITE, self._on_event)
+
+    def _on_event(self, mask: int) -> None:
+        sock = self._sock
+        if sock is None:
+            return
+        if self.is_accepted:
+            self._handshake()
+            return
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code == 0 and self._is_connected_to_itself(sock):
+            code = errno.ECONNREFUSED
+        if code:
+            self.close()
+            self._address_failed(code)
+            return
+        self.is_accepted = True
+        if self._tls is None:
+            self._succeed(sock)
+        else:
+            self._begin_handshake(sock, self._tls)
+
+    def _address_failed(self, code: int) -> None:
+        words = _WORDS.get(code, errno.errorcode.get(code, str(code)))
+        if code in _LOCAL_ERRORS:
+            self._fail(f"cannot connect from here: {words}", refused=False)
+        else:
+            self._connect_next(words)
+
+    def _is_connected_to_itself(self, sock: socket.socket) -> bool:
+        """A connect to an ephemeral port of this machine on which nobody listens can meet itself."""
+        if self._upstream.port < _EPHEMERAL_FROM:
+            return False
+        try:
+            return bool(sock.getsockname() == sock.getpeername())
+        except OSError:
+            return False
+
+    def _begin_handshake(self, sock: socket.socket, context: ssl.SSLContext) -> None:
+        fd = sock.fileno()
+        try:
+            self._sock = context.wrap_socket(
+                sock, server_hostname=self._upstream.server_name, do_handshake_on_connect=False
+            )
+        except (OSError, ValueError) as error:
+            # The wrapped socket took the descriptor and closed it; only the registration is left.
+            self._loop.forget(fd)
+            self._sock = None
+            self._fail(f"TLS: {error}", refused=False)
+            return
+        self._handshake()
+
+    def _handshake(self) -> None:
+        sock = self._sock
+        assert isinstance(sock, ssl.SSLSocket)
+        try:
+            sock.do_handshake()
+        except ssl.SSLWantReadError:
+            self._loop.modify(sock.fileno(), READ)
+        except ssl.SSLWantWriteError:
+            self._loop.modify(sock.fileno(), WRITE)
+        except OSError as error:
+            self._fail(f"TLS: {describe_error(error)}", refused=False)
+        else:
+            self._succeed(sock)
+
+    def _succeed(self, sock: socket.socket) -> None:
+        self._sock = None
+        self._on_connected(sock)
+
+    def _fail(self, why: str, *, refused: bool) -> None:
+        self.close()
+        self._on_failed(why, refused)
+
+
+def describe_error(error: OSError) -> str:
+    """Return a connection's error in a few words for the log."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate not valid: {error.verify_message}"
+    if isinstance(error, ConnectionResetError):
+        return "connection reset"
+    return error.strerror or str(error)
