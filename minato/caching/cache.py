@@ -26,13 +26,18 @@ from minato.protocol.message import Fields, Framing, ResponseHead
 
 
 class Outcome(enum.Enum):
-    """What the exchange is to do."""
+    """What the exchange is to do; the value is the log's word.
 
-    HIT = "answer from the stored response"
-    MISS = "forward; the response may be stored"
-    STALE = "forward as a validation of the stored response"
-    BYPASS = "forward; nothing is stored"
-    GATEWAY_TIMEOUT = "answer 504: only-if-cached, and nothing stored may be used"
+    HIT: answer from the stored response. MISS: forward, the response may be stored. STALE: forward as a validation of
+    the stored response. BYPASS: forward, nothing is stored. GATEWAY_TIMEOUT: answer 504, since the request says
+    only-if-cached and nothing stored may be used.
+    """
+
+    HIT = "hit"
+    MISS = "miss"
+    STALE = "stale"
+    BYPASS = "bypass"
+    GATEWAY_TIMEOUT = "gateway-timeout"
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ from minato.caching.freshness import Freshness, calculate_current_age
 from minato.caching.key import PrimaryKey, VariantNames, VariantValues
 from minato.protocol.message import Fields, first_value
 
-# What one more stored response takes besides its strings: the object, its boxed numbers, its share of the index (three
-# dicts at worst) and of the eviction order (a bucket of its own at worst). Measured with tracemalloc: 1,250 to 1,700.
-ENTRY_OVERHEAD_BYTES = 1_800
+# What one more stored response takes besides its strings and fields: the object, its boxed numbers, its share of the
+# index (three dicts) and of the eviction order (with LFU a bucket of its own at worst). Measured with tracemalloc as
+# what was missing from the count of those: 130 to 330 bytes with LRU, up to 730 with LFU.
+ENTRY_OVERHEAD_BYTES = 800
 # A bytes object is 33 bytes and its content, rounded up; a field is a tuple of two and a place in the tuple of all.
 _BYTES_OVERHEAD = 48
 _FIELD_OVERHEAD = 72

@@ -1,0 +1,147 @@
+"""Answers made of a stored response: whole, head alone, ranges; Age and Cache-Status."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from minato.caching import CachedAnswer, LookupReason, render_forwarded
+from minato.caching.ranges import ByteRange, parse_single_range
+from minato.protocol.message import Framing, field_values, first_value
+from tests.caching.helpers import DATE, NOW_S, date_after, fields_of, make_cache, make_head, make_request, must_store
+
+FRESH = "Cache-Control: max-age=60"
+BODY = b"0123456789"
+
+
+def answer_to(*lines: str, response: tuple[str, ...] = (), method: bytes = b"GET", status: int = 200) -> CachedAnswer:
+    cache = make_cache()
+    stored = must_store(cache, make_request(), make_head(FRESH, *response, status=status), BODY)
+    return cache.answer(make_request(*lines, method=method), stored, NOW_S + 7.9)
+
+
+def test_a_hit_is_the_whole_response_with_age_and_cache_status() -> None:
+    answer = answer_to(response=("Content-Type: a/b",))
+    assert (answer.status, answer.reason, answer.body) == (200, b"Reason", BODY)
+    assert answer.fields == fields_of(
+        FRESH,
+        "Content-Type: a/b",
+        f"Date: {DATE.decode()}",
+        "Content-Length: 10",
+        "Age: 7",
+        "Cache-Status: minato; hit",
+    )
+
+
+def test_age_of_the_upstream_is_replaced_not_repeated() -> None:
+    assert field_values(answer_to(response=("Age: 20",)).fields, b"age") == [b"27"]
+
+
+def test_cache_status_is_appended_to_those_of_caches_further_back() -> None:
+    fields = answer_to(response=("Cache-Status: origin; hit",)).fields
+    assert field_values(fields, b"cache-status") == [b"origin; hit", b"minato; hit"]
+
+
+def test_head_is_answered_from_a_stored_get_with_its_length_and_no_body() -> None:
+    answer = answer_to(method=b"HEAD")
+    assert answer.body == b""
+    assert first_value(answer.fields, b"content-length") == b"10"
+
+
+def test_a_stored_204_has_neither_body_nor_length() -> None:
+    cache = make_cache()
+    stored = must_store(cache, make_request(), make_head(FRESH, status=204, framing=Framing.NONE), b"")
+    answer = cache.answer(make_request(), stored, NOW_S)
+    assert (answer.status, answer.body) == (204, b"")
+    assert first_value(answer.fields, b"content-length") is None
+
+
+def test_what_must_not_be_stored_is_not_sent() -> None:
+    names = (
+        "Proxy-Authenticate",
+        "Proxy-Authentication-Info",
+        "Transfer-Encoding",
+        "Connection",
+        "Keep-Alive",
+        "Trailer",
+    )
+    answer = answer_to(response=tuple(f"{name}: x" for name in names))
+    assert not {name.lower().encode() for name in names} & {name for name, _ in answer.fields}
+
+
+def test_a_missing_or_invalid_date_becomes_the_time_of_arrival() -> None:
+    cache = make_cache()
+    stored = must_store(cache, make_request(), make_head(FRESH, "Date: now"))
+    assert field_values(list(stored.fields), b"date") == [DATE]
+
+
+@pytest.mark.parametrize(
+    ("value", "status", "body", "content_range"),
+    [
+        ("bytes=0-3", 206, b"0123", b"bytes 0-3/10"),
+        ("bytes=8-", 206, b"89", b"bytes 8-9/10"),
+        ("bytes=-2", 206, b"89", b"bytes 8-9/10"),
+        ("bytes=-99", 206, BODY, b"bytes 0-9/10"),
+        ("bytes=5-99", 206, b"56789", b"bytes 5-9/10"),
+        ("BYTES=9-9", 206, b"9", b"bytes 9-9/10"),
+        ("bytes=10-", 416, b"", b"bytes */10"),
+        ("bytes=-0", 416, b"", b"bytes */10"),
+        ("bytes=3-2", 200, BODY, None),
+        ("bytes=-", 200, BODY, None),
+        ("bytes=0-1,3-4", 200, BODY, None),
+        ("bytes=+1-2", 200, BODY, None),
+        ("lines=0-1", 200, BODY, None),
+        ("bytes=0-" + "9" * 5000, 200, BODY, None),
+    ],
+)
+def test_a_single_range(value: str, status: int, body: bytes, content_range: bytes | None) -> None:
+    answer = answer_to(f"Range: {value}")
+    assert (answer.status, answer.body, first_value(answer.fields, b"content-range")) == (status, body, content_range)
+    assert field_values(answer.fields, b"content-length") == [b"%d" % len(body)]
+
+
+def test_ranges_are_for_get_and_200_alone() -> None:
+    assert answer_to("Range: bytes=0-1", method=b"HEAD").status == 200
+    assert answer_to("Range: bytes=0-1", status=404).status == 404
+    assert answer_to("Range: bytes=0-1", "Range: bytes=0-1").status == 200
+
+
+def test_a_condition_comes_before_the_range() -> None:
+    assert answer_to("Range: bytes=0-1", 'If-None-Match: "1"', response=('ETag: "1"',)).status == 304
+
+
+@pytest.mark.parametrize(
+    ("response", "condition", "status"),
+    [
+        ('ETag: "1"', '"1"', 206),
+        ('ETag: "1"', '"2"', 200),
+        ('ETag: W/"1"', 'W/"1"', 200),
+        (f"Last-Modified: {date_after(-60).decode()}", date_after(-60).decode(), 206),
+        (f"Last-Modified: {date_after(-60).decode()}", date_after(-10).decode(), 200),
+        (f"Last-Modified: {date_after(-1).decode()}", date_after(-1).decode(), 200),
+        ("X-Nothing: 1", "", 200),
+    ],
+)
+def test_if_range_compares_strongly(response: str, condition: str, status: int) -> None:
+    assert answer_to("Range: bytes=0-1", f"If-Range: {condition}", response=(response,)).status == status
+
+
+@given(st.from_regex(rb"bytes=[0-9]{0,3}-[0-9]{0,3}", fullmatch=True), st.integers(0, 500))
+def test_a_range_lies_within_the_content(value: bytes, length_bytes: int) -> None:
+    wanted = parse_single_range(value, length_bytes)
+    if isinstance(wanted, ByteRange):
+        assert 0 <= wanted.first <= wanted.last < length_bytes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "member"),
+    [
+        ({"reason": LookupReason.URI_MISS, "stored": True}, b"minato; fwd=uri-miss; stored"),
+        ({"reason": LookupReason.VARY_MISS}, b"minato; fwd=vary-miss"),
+        ({"reason": LookupReason.METHOD}, b"minato; fwd=method"),
+        ({"reason": LookupReason.STALE, "upstream_status": 304}, b"minato; fwd=stale; fwd-status=304"),
+    ],
+)
+def test_cache_status_of_what_was_forwarded(arguments: dict[str, object], member: bytes) -> None:
+    assert render_forwarded(**arguments) == member  # type: ignore[arg-type]
