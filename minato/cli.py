@@ -15,6 +15,7 @@ from minato.control.master import Master
 from minato.control.system import say
 from minato.demo.run import find_shipped_config, run_demo
 from minato.errors import BootError, ConfigError
+from minato.net.server import Server
 from minato.telemetry.log import LEVELS, setup_logging
 
 EXIT_OK = 0
@@ -80,8 +81,6 @@ _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"run": _run, "check
 
 
 def _serve(config: Config, path: str, options: argparse.Namespace, on_ready: Callable[[], None] | None = None) -> int:
-    from minato.net.server import Server  # noqa: PLC0415
-
     def make_checker(boards: Boards) -> HealthChecker:
         return HealthChecker(config.health, {}, {}, publish=boards.publish, refused_counts=boards.refused_counts)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import logging
 import os
 import random
@@ -215,8 +216,11 @@ class Worker:
     def _drain(self, deadline_s: float) -> None:
         if self._state is _State.SERVING:
             self._state = _State.DRAINING
-            # What waits in the queues is accepted first: some of the sockets may be the last of their address.
+            # What waits in the queues is accepted first, then the sockets are closed: some may be the last of their
+            # address, and as long as one is open the kernel puts connections there.
             self._server.drain(deadline_s, self._end, sweep=True)
+            for listener in [*self._plan.own, *itertools.chain.from_iterable(self._borrowed.values())]:
+                listener.sock.close()
 
     def _stop(self) -> None:
         if self._state is not _State.STOPPED:
