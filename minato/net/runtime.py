@@ -85,7 +85,7 @@ def _build_upstream(
         origin=(upstream.scheme, upstream.host, upstream.port),
         port=upstream.port,
         authority=(host if upstream.port == default_port else upstream.authority).encode("ascii"),
-        server_name=upstream.host,
+        server_name=upstream.host.rstrip("."),
         is_tls=upstream.scheme == "https",
         prefix=upstream.path.encode("ascii"),
         query=upstream.query.encode("ascii"),
