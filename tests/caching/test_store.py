@@ -21,7 +21,7 @@ FRESH = "Cache-Control: max-age=60"
 
 
 def targets_stored(cache: Cache, count: int) -> list[int]:
-    """Which of /0 .. /count-1 are stored; HEAD with min-fresh beyond reach looks without touching."""
+    """Which of /0 .. /count-1 are stored; a min-fresh out of reach looks without being a use of the order."""
     requests = [make_request("Cache-Control: min-fresh=999999", target=b"/%d" % n) for n in range(count)]
     return [n for n, request in enumerate(requests) if cache.lookup(request, NOW_S).reason.value == "request"]
 
@@ -132,13 +132,13 @@ def test_the_bytes_counted_are_no_less_than_the_memory_taken(kind: CacheKind) ->
     gc.collect()
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
-    for number in range(700):  # just above two thirds of 1,024: dicts have just grown
+    for number in range(350):  # just above two thirds of 512: dicts have just grown
         fill_one(cache, number)
     gc.collect()
     real_bytes = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
     counted_bytes = cache.stats().used_bytes
-    assert cache.stats().stored == 700
+    assert cache.stats().stored == 350
     assert real_bytes <= counted_bytes <= 1.6 * real_bytes
 
 
@@ -154,7 +154,7 @@ def fill_one(cache: Cache, number: int) -> None:
     assert isinstance(writer, StoreWriter)
     writer.write(b"%d" % number * 100)
     writer.commit(time_s)
-    for _ in range(number % 300):
+    for _ in range(number % 100):
         cache.lookup(request, time_s)
 
 
@@ -222,4 +222,4 @@ class StoreMachine(RuleBasedStateMachine):
 
 
 TestStoreMachine = StoreMachine.TestCase
-TestStoreMachine.settings = settings(max_examples=60)
+TestStoreMachine.settings = settings(max_examples=200)
