@@ -1,0 +1,97 @@
+"""Load: an nginx origin of the test's own and a run of wrk, whose report is read."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from .client import Client
+from .ports import free_port
+from .waiting import wait_until
+
+_CONFIG = """
+daemon off; master_process off; pid {directory}/nginx.pid; error_log {directory}/error.log warn;
+events {{ worker_connections 4096; }}
+http {{
+    access_log off; keepalive_requests 1000000;
+    client_body_temp_path {directory}; proxy_temp_path {directory}; fastcgi_temp_path {directory};
+    uwsgi_temp_path {directory}; scgi_temp_path {directory};
+    server {{ listen 127.0.0.1:{port}; location / {{ default_type text/plain; return 200 "{body}"; }} }}
+}}
+"""
+
+
+def find_tool(name: str) -> str:
+    """The path of a program the suite needs; its absence is a failure, not a reason to skip."""
+    path = shutil.which(name, path=os.environ["PATH"] + ":/usr/sbin:/usr/local/sbin")
+    assert path, f"{name} is missing: apt-get install {name}"
+    return path
+
+
+class Nginx:
+    """An nginx that answers every request with 1 KB."""
+
+    def __init__(self, directory: Path) -> None:
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        config = directory / "nginx.conf"
+        config.write_text(_CONFIG.format(directory=directory, port=self.port, body="x" * 1024))
+        self._process = subprocess.Popen(
+            [find_tool("nginx"), "-p", str(directory), "-c", str(config)], stderr=subprocess.DEVNULL
+        )
+        wait_until(self._is_up, "nginx to listen")
+
+    def _is_up(self) -> bool:
+        assert self._process.poll() is None, "nginx ended"
+        try:
+            Client(self.port).close()
+        except ConnectionRefusedError:
+            return False
+        return True
+
+    def stop(self) -> None:
+        self._process.terminate()
+        self._process.wait(10)
+
+
+@dataclass(frozen=True)
+class Report:
+    """What wrk saw: requests completed, and everything that went wrong."""
+
+    requests: int
+    socket_errors: dict[str, int]
+    bad_statuses: int
+    text: str
+
+
+class Wrk:
+    """One run of wrk in the background."""
+
+    def __init__(self, port: int, *, seconds: int, connections: int = 32, host: str = "test.local") -> None:
+        url = f"http://127.0.0.1:{port}/"
+        command = [find_tool("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", "-H", f"Host: {host}", url]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+        self._seconds = seconds
+
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        if self.is_running():
+            self._process.kill()
+        self._process.wait(5)
+
+    def report(self) -> Report:
+        """Wait for the end and read the report."""
+        text, _ = self._process.communicate(timeout=self._seconds + 20)
+        completed = re.search(r"(\d+) requests in", text)
+        assert completed, text
+        errors = re.search(r"Socket errors: connect (\d+), read (\d+), write (\d+), timeout (\d+)", text)
+        names = ("connect", "read", "write", "timeout")
+        counts = {name: int(errors[n + 1]) for n, name in enumerate(names)} if errors else dict.fromkeys(names, 0)
+        bad = re.search(r"Non-2xx or 3xx responses: (\d+)", text)
+        return Report(int(completed[1]), counts, int(bad[1]) if bad else 0, text)
