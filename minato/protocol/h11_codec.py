@@ -23,6 +23,7 @@ _END_OF_HEAD: Final = b"\r\n\r\n"
 _SWITCHING_PROTOCOLS: Final = 101
 _FIRST_FINAL: Final = 200
 _MAX_INTERIM_RESPONSES: Final = 64
+_REQUEST_LINE_REST_BYTES: Final = 32  # method, spaces and version around the target
 
 
 class _MessageReader:
@@ -53,9 +54,6 @@ class _MessageReader:
     def _cut_head(self) -> bytes | None:
         """Return the whole head at the front of the buffer, None while it is not all there."""
         buffer = self._buffer
-        # RFC 9112, 2.2: a server "SHOULD ignore at least one empty line (CRLF) received prior to the request-line".
-        if self._checked_bytes == 0 and buffer[:2] == b"\r\n":
-            del buffer[:2]
         end = buffer.find(_END_OF_HEAD, max(self._checked_bytes - 3, 0))
         size = end + 4 if end >= 0 else len(buffer)
         if size > self._limits.header_bytes:
@@ -121,9 +119,10 @@ class H11ServerCodec(_MessageReader):
         return self._next_body_event() if self._h11 is not None else self._next_head()
 
     def _next_head(self) -> RequestHead | Signal:
+        self._skip_empty_lines()
+        self._check_request_line_size()
         head = self._cut_head()
         if head is None:
-            self._check_partial_target()
             return Signal.NEED_DATA
         method, target, version = guard.split_request_line(head)
         if len(target) > self._limits.target_bytes:
@@ -138,9 +137,16 @@ class H11ServerCodec(_MessageReader):
         self._begin_body(connection, request.framing, request.length_bytes)
         return request
 
-    def _check_partial_target(self) -> None:
-        """Answer an endless target with 414 rather than with 431 (RFC 9112, 3)."""
-        if self._checked_bytes > self._limits.target_bytes + 32 and b"\r\n" not in self._buffer:
+    def _skip_empty_lines(self) -> None:
+        # RFC 9112, 2.2: a server "SHOULD ignore at least one empty line (CRLF) received prior to the request-line".
+        while self._buffer.startswith(b"\r\n"):
+            del self._buffer[:2]
+            self._checked_bytes = 0
+
+    def _check_request_line_size(self) -> None:
+        """Answer an endless target with 414 rather than with 431, in however many pieces it comes (RFC 9112, 3)."""
+        max_bytes = self._limits.target_bytes + _REQUEST_LINE_REST_BYTES
+        if len(self._buffer) > max_bytes and self._buffer.find(b"\r\n", 0, max_bytes + 2) < 0:
             raise Malformed("a request target over the limit", 414)
 
 

@@ -1,0 +1,133 @@
+"""What a valid message's fields mean: persistence, expectations, upgrades, and which responses have a body."""
+
+from __future__ import annotations
+
+import pytest
+
+from minato.protocol.guard import Malformed
+from minato.protocol.message import Fields, Framing, RequestHead, ResponseHead
+from minato.protocol.semantics import make_request_head, make_response_head
+
+
+def request(*fields: tuple[bytes, bytes], version: int = 11, framing: tuple[Framing, int] | None = None) -> RequestHead:
+    return make_request_head(b"GET", b"/", version, [(b"host", b"a"), *fields], framing)
+
+
+def response(
+    status: int = 200,
+    *fields: tuple[bytes, bytes],
+    method: bytes = b"GET",
+    version: int = 11,
+    framing: tuple[Framing, int] | None = None,
+) -> ResponseHead:
+    return make_response_head(method, status, b"x", version, list(fields), framing)
+
+
+PERSISTENCE: list[tuple[int, Fields, bool]] = [
+    (11, [], True),
+    (11, [(b"connection", b"close")], False),
+    (11, [(b"connection", b"CLOSE")], False),
+    (11, [(b"connection", b"x, close")], False),
+    (11, [(b"connection", b"keep-alive"), (b"connection", b"close")], False),
+    (11, [(b"connection", b"close, keep-alive")], False),
+    (11, [(b"connection", b"closed")], True),
+    (11, [(b"keep-alive", b"close")], True),
+    (10, [], False),
+    (10, [(b"connection", b"Keep-Alive")], True),
+    (10, [(b"connection", b"keep-alive, close")], False),
+]
+
+
+@pytest.mark.parametrize(("version", "fields", "kept"), PERSISTENCE)
+def test_keep_alive_follows_version_and_connection(version: int, fields: Fields, kept: bool) -> None:
+    assert request(*fields, version=version).keep_alive is kept
+    assert response(200, *fields, version=version, framing=(Framing.LENGTH, 1)).keep_alive is kept
+
+
+BODY = (Framing.LENGTH, 5)
+
+
+@pytest.mark.parametrize(
+    ("value", "version", "framing", "expects"),
+    [
+        (b"100-continue", 11, BODY, True),
+        (b"100-Continue", 11, (Framing.CHUNKED, 0), True),
+        (b"100-continue", 11, None, False),
+        (b"100-continue", 10, BODY, False),
+        (b"", 11, BODY, False),
+    ],
+)
+def test_expect_counts_only_with_a_body_in_http_1_1(
+    value: bytes, version: int, framing: tuple[Framing, int] | None, expects: bool
+) -> None:
+    assert request((b"expect", value), version=version, framing=framing).expects_continue is expects
+
+
+@pytest.mark.parametrize("value", [b"x", b"100-continue, x", b"100", b"100-continue;a=b"])
+def test_an_unknown_expectation_is_417(value: bytes) -> None:
+    with pytest.raises(Malformed) as caught:
+        request((b"expect", value))
+    assert caught.value.status == 417
+
+
+def upgrade(value: bytes, connection: bytes = b"Upgrade", **more: object) -> bytes:
+    return request((b"connection", connection), (b"upgrade", value), **more).upgrade  # type: ignore[arg-type]
+
+
+def test_an_upgrade_that_connection_names_is_asked() -> None:
+    assert upgrade(b"WebSocket") == b"websocket"
+    assert upgrade(b"a, B", b"keep-alive, upgrade") == b"a, b"
+
+
+@pytest.mark.parametrize("value", [b"h2c", b"H2C", b"websocket, h2c", b"h2c-14", b"HTTP/2.0", b"HTTP/1.1"])
+def test_an_upgrade_to_http_is_ignored(value: bytes) -> None:
+    assert upgrade(value) == b""
+
+
+def test_an_upgrade_without_connection_with_a_body_or_in_http_1_0_is_ignored() -> None:
+    assert upgrade(b"websocket", b"keep-alive") == b""
+    assert upgrade(b"websocket", framing=BODY) == b""
+    assert upgrade(b"websocket", version=10) == b""
+    assert request((b"connection", b"upgrade")).upgrade == b""
+
+
+def test_a_request_without_framing_has_no_body() -> None:
+    assert request().framing is Framing.NONE
+    head = request(framing=BODY)
+    assert (head.framing, head.length_bytes) == BODY
+
+
+def test_a_final_response_without_framing_ends_with_its_connection() -> None:
+    head = response(200)
+    assert head.framing is Framing.CLOSE
+    assert not head.keep_alive
+
+
+@pytest.mark.parametrize("framing", [None, (Framing.LENGTH, 5), (Framing.CHUNKED, 0)])
+@pytest.mark.parametrize(("status", "method"), [(200, b"HEAD"), (404, b"HEAD"), (304, b"GET"), (304, b"HEAD")])
+def test_head_and_304_have_no_body_and_may_keep_their_connection(
+    status: int, method: bytes, framing: tuple[Framing, int] | None
+) -> None:
+    head = response(status, method=method, framing=framing)
+    assert head.framing is Framing.NONE
+    assert head.keep_alive
+
+
+@pytest.mark.parametrize("status", [100, 103, 199, 204])
+@pytest.mark.parametrize(
+    ("framing", "kept"),
+    [(None, True), ((Framing.LENGTH, 0), True), ((Framing.LENGTH, 5), False), ((Framing.CHUNKED, 0), False)],
+)
+def test_204_and_1xx_with_framing_are_not_trusted_with_their_connection(
+    status: int, framing: tuple[Framing, int] | None, kept: bool
+) -> None:
+    head = response(status, framing=framing)
+    assert head.framing is Framing.NONE
+    assert head.keep_alive is kept
+
+
+def test_a_switch_names_its_protocol() -> None:
+    fields = ((b"connection", b"Upgrade"), (b"upgrade", b"WebSocket"))
+    assert response(101, *fields).upgrade == b"websocket"
+    assert response(200, *fields, framing=(Framing.LENGTH, 0)).upgrade == b""
+    assert response(101, (b"upgrade", b"websocket")).upgrade == b""
