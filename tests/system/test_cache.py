@@ -420,7 +420,7 @@ def test_response_streams_while_it_is_stored(proxy: Minato, app: App, path: byte
 
 @pytest.mark.parametrize(("size", "hit"), [(100_000, True), (100_001, False)])
 @pytest.mark.parametrize("chunked", [False, True])
-def test_larger_than_max_body_size_is_not_stored(  # noqa: PLR0917
+def test_larger_than_max_body_size_is_not_stored(
     proxy: Minato, app: App, path: bytes, size: int, hit: bool, chunked: bool
 ) -> None:
     def route(connection: OriginConnection, request: Request) -> None:
