@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import copy
 import graphlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -94,9 +95,20 @@ def input_and_output(name: str, tree: ast.Module) -> list[str]:
     return found
 
 
+class _WithoutTypeChecking(ast.NodeTransformer):
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        if isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING":
+            return node.orelse
+        return self.generic_visit(node)
+
+
 def dependencies(name: str, tree: ast.Module) -> set[str]:
-    """Return the package's modules that one imports. ``from minato.a import b`` names a module, or something in one."""
-    imported = {full for _, full in imports_of(tree)}
+    """Return the package's modules that one imports when it runs; not what it names in types alone.
+
+    ``from minato.a import b`` names a module, or something in one.
+    """
+    running = _WithoutTypeChecking().visit(copy.deepcopy(tree))
+    imported = {full for _, full in imports_of(running)}
     found = {full if full in MODULES else full.rpartition(".")[0] for full in imported}
     return (found & MODULES.keys()) - {name, "minato"}
 
@@ -167,6 +179,11 @@ def test_import_in_the_wrong_direction_is_found(name: str, source: str) -> None:
 )
 def test_input_or_output_is_found(source: str) -> None:
     assert input_and_output("minato.decide.x", ast.parse(source)) != []
+
+
+def test_import_for_types_alone_makes_no_circle() -> None:
+    tree = ast.parse("if TYPE_CHECKING:\n    from minato.net import loop\nelse:\n    import minato.errors")
+    assert dependencies("minato.net.x", tree) == {"minato.errors"}
 
 
 def test_imports_to_the_left_and_pure_modules_are_let_through() -> None:

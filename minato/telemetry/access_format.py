@@ -33,9 +33,9 @@ class AccessEntry:
         referer: the Referer field, or empty.
         user_agent: the User-Agent field, or empty.
         host: the authority the client asked for, or empty.
-        duration_s: from the first byte of the request to the last byte of the response.
+        duration_s: from the complete request head to the end of the response.
         upstream: ``host:port`` of the upstream that answered or was tried last, or empty.
-        cache: what the cache had to do with it, such as ``hit`` or ``miss``, or empty.
+        cache: how the lookup came out, in the words of Cache-Status, such as ``hit`` or ``uri-miss``, or empty.
         wall_s: seconds since the epoch at the end of the exchange.
         failure: why the exchange failed, or empty.
     """
