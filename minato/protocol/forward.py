@@ -48,7 +48,9 @@ def forward_request_fields(head: RequestHead, fields: Fields, client: bytes, tru
         authority: the upstream's, used as Host where the client (HTTP/1.0) sent none.
     """
     forwarded: Fields = [(b"host", head.host_as_sent or authority)]
-    forwarded += [(name, value) for name, value in fields if name != b"host" and name not in _FORWARDED]
+    # RFC 9110, 10.1.1: an expectation of an HTTP/1.0 client, or of one without a body, is not passed on.
+    dropped = _FORWARDED | {b"host"} if head.expects_continue else _FORWARDED | {b"host", b"expect"}
+    forwarded += [(name, value) for name, value in fields if name not in dropped]
     previous = field_values(fields, b"x-forwarded-for") if trusted else []
     forwarded.append((b"x-forwarded-for", b", ".join([*previous, client])))
     proto = first_value(fields, b"x-forwarded-proto") if trusted else None
