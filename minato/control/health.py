@@ -187,10 +187,13 @@ class HealthChecker:
         signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals() - _FAULTS)
         waiter = select.poll()
         waiter.register(self._loop.fileno(), select.POLLIN)
-        while not self._is_stopping:
+        while True:
             with self.fork_lock:
                 rest_s = self._turn()
                 wait_s = self._loop.next_wait_s()
+            # Asked after the turn, which may have read away the wake of stop(); one that comes later ends the wait.
+            if self._is_stopping:
+                return
             time.sleep(rest_s)
             waiter.poll(max(wait_s - rest_s, 0.0) * 1000)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import select
 import signal
 import socket
 import threading
@@ -474,6 +475,26 @@ def test_stop_is_quick_with_probes_in_flight_and_leaves_no_descriptor(bench: Ben
         assert len(os.listdir("/proc/self/fd")) == fds_before
         assert "minato-health" not in {thread.name for thread in threading.enumerate()}
         checker.stop()
+
+
+def test_stop_is_noticed_even_when_a_turn_reads_its_wake_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    checker = HealthChecker(QUICK, {}, {}, publish=lambda key, up: None, refused_counts=dict)
+    stopper = threading.Thread(target=checker.stop)
+    turn = checker._loop.turn
+
+    def turn_while_stopped(max_wait_s: float) -> None:
+        if not checker._is_closed:
+            os.eventfd_read(checker.wake_fd)  # what update wrote
+            stopper.start()
+            assert select.select([checker.wake_fd], [], [], 10)[0]
+            while select.select([checker.wake_fd], [], [], 0)[0]:
+                turn(0.0)
+
+    monkeypatch.setattr(checker._loop, "turn", turn_while_stopped)
+    checker.start()
+    wait_for(lambda: stopper.ident is not None)
+    stopper.join(10)
+    assert not stopper.is_alive()
 
 
 def test_a_checker_that_never_started_stops() -> None:
