@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from itertools import pairwise
 from typing import Any
 
 from minato.config.model import Limits
@@ -26,7 +27,7 @@ def splits(data: bytes) -> list[list[bytes]]:
 def cut_at(data: bytes, cuts: Iterable[int]) -> list[bytes]:
     """Return the pieces of ``data`` between the cuts (taken modulo its length)."""
     places = sorted({cut % (len(data) + 1) for cut in cuts} | {0, len(data)})
-    return [data[left:right] for left, right in zip(places, places[1:], strict=False)]
+    return [data[left:right] for left, right in pairwise(places)]
 
 
 def events_of(codec: Codec, pieces: Iterable[bytes]) -> Iterator[Any]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import h11
 import pytest
 from hypothesis import given
@@ -106,10 +108,8 @@ def test_whatever_is_accepted_h11_reads_to_the_same_end(tokens: list[bytes]) -> 
             outcomes.add((-1, False))
     assert outcomes == {(size, scanner.done if size >= 0 else False)}
     if size >= 0 and scanner.done:
-        try:
+        with contextlib.suppress(h11.RemoteProtocolError):  # h11 may be stricter; it must never find another end
             decode_by_h11(wire[:size])
-        except h11.RemoteProtocolError:
-            pass  # h11 may be the stricter one; it must never find another end
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_whatever_is_accepted_h11_reads_to_the_same_end(tokens: list[bytes]) -> 
         b"5_0",
         b"5,",
         b"\xb2",
-        "٥".encode(),
+        "\u0665".encode(),
         b"1" * 16,
         b"f" * 16,
         b"5;a\x00",
