@@ -30,7 +30,7 @@ class Verb(enum.Enum):
     BORROW = "borrow"  # master to worker: accept from these sockets of `slot`, too: nobody attends to them
     GIVE_BACK = "give back"  # master to worker: the worker of `slot` is there again
     READY = "ready"  # worker to master: it serves
-    DRAINING = "draining"  # worker to master: told by a signal of its own, it serves no more
+    DRAINING = "draining"  # worker to master: told to drain, or by a signal of its own, it accepts no more
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ class WorkerHandle:
         ready_s: monotonic second at which it said that it serves; infinity before.
         kill_at_s: monotonic second at which it must be gone; infinity while it serves.
         borrowed: slots whose sockets it was lent.
+        is_accepting: whether it may still accept connections: until it says that it drains.
     """
 
     pid: int
@@ -50,6 +51,7 @@ class WorkerHandle:
     ready_s: float = math.inf
     kill_at_s: float = math.inf
     borrowed: set[int] = field(default_factory=set)
+    is_accepting: bool = True
 
     @property
     def is_serving(self) -> bool:

@@ -110,6 +110,7 @@ class RolloverDriver:
         self._plan = Rollover()
         self._serial = 0
         self._next: Generation | None = None
+        self._old: Generation | None = None
         self._preparing: Preparing | None = None
         self._wanted_workers: int | None = None
         self._is_waiting_logged = False
@@ -118,6 +119,7 @@ class RolloverDriver:
             Step.BIND: self._bind,
             Step.FORK: self._fork,
             Step.SWITCH: self._switch,
+            Step.FINISH: self._finish,
             Step.ABANDON: self._abandon,
         }
 
@@ -151,7 +153,7 @@ class RolloverDriver:
         self._preparing = None
 
     def _facts(self) -> Facts:
-        generation = self._next
+        generation, old = self._next, self._old
         probing = self._plan.phase is Phase.PROBING
         return Facts(
             mono_s=time.monotonic(),
@@ -160,6 +162,7 @@ class RolloverDriver:
             wanted=generation.target if generation else 0,
             ready=generation.count(WorkerState.READY) if generation else 0,
             died=generation.died if generation else 0,
+            accepting=sum(worker.is_accepting for worker in old.workers.values()) if old else 0,
             draining=self._supervisor.draining(),
         )
 
@@ -221,9 +224,15 @@ class RolloverDriver:
         if old is not None:
             self._supervisor.drain(old.workers.values(), generation.config.timeouts.drain_s)
             self._supervisor.bury_if_empty(old)
-            log.info("generation %d serves with %d workers", generation.number, generation.target)
+        self._old = old
         self._watch([generation])
-        self._finish()
+
+    def _finish(self) -> None:
+        generation = self._next
+        assert generation is not None
+        if self._old is not None:
+            log.info("generation %d serves with %d workers", generation.number, generation.target)
+        self._end()
 
     def _abandon(self) -> None:
         generation, current = self._next, self._supervisor.current
@@ -237,7 +246,7 @@ class RolloverDriver:
             self._supervisor.bury_if_empty(generation)
             self._config = current.config if current is not None else self._config
             self._watch([current])
-        self._finish()
+        self._end()
 
     def _watch(self, generations: Sequence[Generation | None]) -> None:
         """Have the upstreams of these generations probed, by the rules of the first, which wins where two differ."""
@@ -251,8 +260,9 @@ class RolloverDriver:
         if known:
             self._checker.update(known[0].config.health, upstreams, addresses)
 
-    def _finish(self) -> None:
+    def _end(self) -> None:
         self._next = None
+        self._old = None
         self._preparing = None
         if not self._plan.is_requested:
             self._wanted_workers = None

@@ -233,12 +233,17 @@ class Supervisor:
                     worker.ready_s = time.monotonic()
                     if worker.state is WorkerState.STARTING:
                         worker.state = WorkerState.READY
-                elif message.verb is Verb.DRAINING and worker.is_serving:
-                    log.info("worker %d gen %d (pid %d) was told to drain", worker.slot, generation.number, worker.pid)
-                    worker.state = WorkerState.DRAINING
-                    worker.kill_at_s = time.monotonic() + generation.config.timeouts.drain_s + STOP_GRACE_S
+                elif message.verb is Verb.DRAINING:
+                    self._note_draining(generation, worker)
         except ChannelClosedError:
             self._loop.remove(worker.channel.fileno())  # it ended; reap hears of it, too
+
+    def _note_draining(self, generation: Generation, worker: WorkerHandle) -> None:
+        worker.is_accepting = False
+        if worker.is_serving:
+            log.info("worker %d gen %d (pid %d) was told to drain", worker.slot, generation.number, worker.pid)
+            worker.state = WorkerState.DRAINING
+            worker.kill_at_s = time.monotonic() + generation.config.timeouts.drain_s + STOP_GRACE_S
 
     def _bury(self, generation: Generation, worker: WorkerHandle, status: int) -> None:
         self._on_last_words(generation, worker)

@@ -174,8 +174,6 @@ class Worker:
         if number is signal.SIGQUIT:
             self._stop()
         elif self._state is _State.SERVING:
-            # The master puts another worker in this slot at once.
-            self._plan.channel.send(Message(Verb.DRAINING))
             self._drain(self._plan.config.timeouts.drain_s)
 
     def _on_channel(self, events: int) -> None:
@@ -221,6 +219,8 @@ class Worker:
             self._server.drain(deadline_s, self._end, sweep=True)
             for listener in [*self._plan.own, *itertools.chain.from_iterable(self._borrowed.values())]:
                 listener.sock.close()
+            # Where it was a signal that told, the master puts another worker in this slot at once.
+            self._plan.channel.send(Message(Verb.DRAINING))
 
     def _stop(self) -> None:
         if self._state is not _State.STOPPED:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 BOOT_TIMEOUT_S = 10.0
 PREPARE_TIMEOUT_S = 30.0
+HAND_OVER_TIMEOUT_S = 2.0
 MAX_DRAINING_GENERATIONS = 8
 
 
@@ -18,6 +19,7 @@ class Phase(enum.Enum):
     PREPARING = "preparing"
     PROBING = "probing"
     BOOTING = "booting"
+    HANDING_OVER = "handing over"
 
 
 class Step(enum.Enum):
@@ -28,6 +30,7 @@ class Step(enum.Enum):
     BIND = "bind new addresses, make a board, begin to probe new upstreams"
     FORK = "fork the new generation"
     SWITCH = "make the new generation the current one and drain the old"
+    FINISH = "say that the new generation serves, alone"
     ABANDON = "give the new generation up"
 
 
@@ -60,6 +63,7 @@ class Facts:
         wanted: workers of the new generation that were forked.
         ready: how many of them said that they serve.
         died: how many of them are gone.
+        accepting: workers of the old generation that may still accept connections.
         draining: older generations that still have workers.
     """
 
@@ -69,6 +73,7 @@ class Facts:
     wanted: int = 0
     ready: int = 0
     died: int = 0
+    accepting: int = 0
     draining: int = 0
 
 
@@ -115,7 +120,9 @@ class Rollover:
             return self._await_preparation(facts, probe_timeout_s)
         if self.phase is Phase.PROBING:
             return self._await_probes(facts)
-        return self._await_workers(facts)
+        if self.phase is Phase.BOOTING:
+            return self._await_workers(facts)
+        return self._await_hand_over(facts)
 
     def fail(self) -> None:
         """Say that the step just returned cannot be done (an address in use, no shared memory)."""
@@ -153,9 +160,17 @@ class Rollover:
         if facts.died:
             return self._abandon(Reason.WORKER_DIED)
         if facts.ready >= facts.wanted:
-            self._enter(Phase.IDLE, math.inf)
+            self._enter(Phase.HANDING_OVER, facts.mono_s + HAND_OVER_TIMEOUT_S)
             return Step.SWITCH
         return self._abandon(Reason.BOOT_TIMEOUT) if facts.mono_s >= self._deadline_s else Step.WAIT
+
+    def _await_hand_over(self, facts: Facts) -> Step:
+        # Who is told that a reload is done may count on it: what he connects from now on meets the new config. An old
+        # worker that hangs cannot hold that up for long; nothing is left to give up.
+        if facts.accepting and facts.mono_s < self._deadline_s:
+            return Step.WAIT
+        self._enter(Phase.IDLE, math.inf)
+        return Step.FINISH
 
     def _abandon(self, reason: Reason) -> Step:
         self.reason = reason

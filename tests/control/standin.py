@@ -111,7 +111,7 @@ class StandInServer:
             while True:
                 time.sleep(1)
         if data.startswith(b"GET /crash"):
-            raise RuntimeError("told to crash")
+            raise SystemExit("told to crash")  # the loop would catch less
         if data.startswith(b"GET /slow"):
             self._loop.modify(sock.fileno(), 0)
             self._loop.timer(lambda: self._answer(sock)).set(SLOW_S)

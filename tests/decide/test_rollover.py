@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from minato.decide.rollover import (
     BOOT_TIMEOUT_S,
+    HAND_OVER_TIMEOUT_S,
     MAX_DRAINING_GENERATIONS,
     PREPARE_TIMEOUT_S,
     Facts,
@@ -30,7 +31,8 @@ def advance_to(phase: Phase) -> Rollover:
     """Return a rollover, begun at second 0, that is in that phase."""
     plan = Rollover()
     plan.request()
-    for facts in (Facts(0.0), Facts(0.0, preparation=DONE), Facts(0.0, is_probed=True)):
+    course = (Facts(0.0), Facts(0.0, preparation=DONE), Facts(0.0, is_probed=True), Facts(0.0, accepting=1))
+    for facts in course:
         if plan.phase is phase:
             break
         drive(plan, facts)
@@ -51,8 +53,10 @@ def test_steps_of_a_rollover_come_in_order() -> None:
     assert drive(plan, Facts(0.3)) is Step.WAIT
     assert drive(plan, Facts(0.4, is_probed=True)) is Step.FORK
     assert drive(plan, Facts(0.5, wanted=2, ready=1)) is Step.WAIT
-    assert drive(plan, Facts(0.6, wanted=2, ready=2)) is Step.SWITCH
-    assert drive(plan, Facts(0.7)) is Step.WAIT
+    assert drive(plan, Facts(0.6, wanted=2, ready=2, accepting=2)) is Step.SWITCH
+    assert drive(plan, Facts(0.7, accepting=1)) is Step.WAIT
+    assert drive(plan, Facts(0.8)) is Step.FINISH
+    assert drive(plan, Facts(0.9)) is Step.WAIT
     assert plan.phase is Phase.IDLE
 
 
@@ -75,6 +79,7 @@ def test_step_that_fails_is_given_up() -> None:
         (Phase.PREPARING, PREPARE_TIMEOUT_S, Step.ABANDON, Reason.PREPARE_TIMEOUT),
         (Phase.PROBING, PROBE_S, Step.FORK, Reason.NONE),
         (Phase.BOOTING, BOOT_TIMEOUT_S, Step.ABANDON, Reason.BOOT_TIMEOUT),
+        (Phase.HANDING_OVER, HAND_OVER_TIMEOUT_S, Step.FINISH, Reason.NONE),
     ],
 )
 def test_every_phase_ends_at_its_deadline_and_not_before(
@@ -82,8 +87,8 @@ def test_every_phase_ends_at_its_deadline_and_not_before(
 ) -> None:
     plan = advance_to(phase)
     assert plan.seconds_left(0.0) == timeout_s
-    assert drive(plan, Facts(timeout_s - 0.001, wanted=1)) is Step.WAIT
-    assert drive(plan, Facts(timeout_s, wanted=1)) is step
+    assert drive(plan, Facts(timeout_s - 0.001, wanted=1, accepting=1)) is Step.WAIT
+    assert drive(plan, Facts(timeout_s, wanted=1, accepting=1)) is step
     assert plan.reason is reason
 
 
@@ -98,6 +103,7 @@ def test_requests_during_a_rollover_make_one_more() -> None:
     assert not plan.request()
     assert not plan.request()
     assert drive(plan, Facts(1.0, wanted=1, ready=1)) is Step.SWITCH
+    assert drive(plan, Facts(1.0)) is Step.FINISH
     assert drive(plan, Facts(1.0)) is Step.PREPARE
     assert not plan.is_requested
 
@@ -142,7 +148,8 @@ def test_whatever_happens_workers_are_forked_before_the_switch_and_a_preparation
     course: list[Facts],
 ) -> None:
     plan = Rollover()
-    before = {Step.PREPARE: Step.WAIT, Step.BIND: Step.PREPARE, Step.FORK: Step.BIND, Step.SWITCH: Step.FORK}
+    order = [Step.WAIT, Step.PREPARE, Step.BIND, Step.FORK, Step.SWITCH, Step.FINISH]
+    before = dict(zip(order[1:], order, strict=False))
     last = Step.WAIT
     for facts in course:
         plan.request()
@@ -151,4 +158,4 @@ def test_whatever_happens_workers_are_forked_before_the_switch_and_a_preparation
             continue
         if step is not Step.ABANDON:
             assert last is before[step]
-        last = step if step not in (Step.SWITCH, Step.ABANDON) else Step.WAIT
+        last = step if step not in (Step.FINISH, Step.ABANDON) else Step.WAIT
