@@ -51,7 +51,9 @@ def test_head_is_answered_from_a_stored_get_with_its_length_and_no_body() -> Non
 
 def test_a_stored_204_has_neither_body_nor_length() -> None:
     cache = make_cache()
-    stored = must_store(cache, make_request(), make_head(FRESH, status=204, framing=Framing.NONE), b"")
+    stored = must_store(
+        cache, make_request(), make_head(FRESH, "Content-Length: 0", status=204, framing=Framing.NONE), b""
+    )
     answer = cache.answer(make_request(), stored, NOW_S)
     assert (answer.status, answer.body) == (204, b"")
     assert first_value(answer.fields, b"content-length") is None

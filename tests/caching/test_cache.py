@@ -101,6 +101,13 @@ def test_a_body_of_another_length_than_declared_is_not_stored(pieces: list[bytes
     assert (cache.stats().stored, cache.stats().reserved_bytes) == (0, 0)
 
 
+def test_a_body_longer_than_declared_is_given_up_at_once() -> None:
+    writer = begin(make_cache(), make_request(), make_head(FRESH, framing=Framing.LENGTH, length_bytes=5))
+    assert isinstance(writer, StoreWriter)
+    assert writer.write(b"12345")
+    assert not writer.write(b"6")
+
+
 @pytest.mark.parametrize("length_bytes", [100, 101])
 def test_a_declared_length_over_the_limit_is_not_begun(length_bytes: int) -> None:
     cache = make_cache(max_body_size_bytes=100)

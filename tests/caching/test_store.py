@@ -100,6 +100,19 @@ def test_being_stored_counts_and_gives_up_rather_than_overrun() -> None:
     assert cache.stats().reserved_bytes == 0
 
 
+def test_stored_ones_make_room_for_one_being_stored() -> None:
+    cache = make_cache(max_memory_bytes=50_000)
+    put(cache, 0, bytes(20_000))
+    writer = begin(cache, make_request(target=b"/1"), make_head(FRESH))
+    assert isinstance(writer, StoreWriter)
+    assert writer.write(bytes(15_000))
+    assert targets_stored(cache, 1) == [0]
+    assert writer.write(bytes(15_000))
+    assert targets_stored(cache, 1) == []
+    assert writer.write(bytes(5_000))
+    assert cache.stats().reserved_bytes <= 50_000
+
+
 def test_heads_being_stored_are_bounded_too() -> None:
     cache = make_cache(max_memory_bytes=50_000)
     writers = [begin(cache, make_request(target=b"/%d" % n), make_head(FRESH)) for n in range(100)]

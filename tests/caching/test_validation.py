@@ -219,3 +219,18 @@ def test_a_304_that_changes_vary_moves_the_variant() -> None:
     new = freshen(cache, stale_one(cache), "Vary: accept")
     assert cache.lookup(make_request("Accept: */*"), NOW_S + 101).stored is new
     assert cache.lookup(make_request("Accept: other"), NOW_S + 101).reason is LookupReason.VARY_MISS
+
+
+def test_a_304_that_changes_vary_takes_the_place_of_what_is_stored_under_that() -> None:
+    cache = make_cache()
+    lines = (FRESH, 'ETag: "1"')
+    twin = must_store(cache, make_request("X-B: 1"), make_head(*lines, "Vary: X-B"))
+    later = f"Date: {date_after(5).decode()}"
+    old = must_store(cache, make_request("X-A: 1"), make_head(*lines, "Vary: X-A", later))
+    request = make_request("X-A: 1", "X-B: 1")
+    assert cache.lookup(request, NOW_S + 100).stored is old
+    head = not_modified("Vary: X-B")
+    new = cache.freshen(request, old, head, request_time_s=NOW_S + 100, response_time_s=NOW_S + 100)
+    assert (twin.is_live, old.is_live, new.is_live) == (False, False, True)
+    assert cache.stats().stored == 1
+    assert cache.stats().used_bytes == new.size_bytes
