@@ -10,18 +10,15 @@ from minato.config.model import Config
 from minato.demo.origins import DemoOrigins
 from minato.errors import BootError
 
-_HINTS = """
-minato demo: {url} (two origins behind it, in one process of their own)
-
-  curl -i {url}           which upstream answered; again, and it is the other
-  curl -i {url}cached     twice within ten seconds: Age and Cache-Status
-  curl -N {url}events     server-sent events, one a second
-  curl -i {url}slow       takes two seconds
-  curl -d hello {url}     a request with a body
-
-  kill -HUP {pid}     reload the config while any of these runs
-  kill -TERM {pid}    stop gracefully; Ctrl-C stops at once
-"""
+_TRIES = (
+    ("curl -i {url}", "which upstream answered; again, and it is the other"),
+    ("curl -i {url}cached", "twice within ten seconds: look at Age and Cache-Status"),
+    ("curl -N {url}events", "server-sent events, one a second"),
+    ("curl -i {url}slow", "takes two seconds"),
+    ("curl -d hello {url}", "a request with a body"),
+    ("kill -HUP {pid}", "reload the config while any of these runs"),
+    ("kill -TERM {pid}", "stop gracefully; Ctrl-C stops at once"),
+)
 
 
 def find_shipped_config() -> str:
@@ -49,9 +46,16 @@ def run_demo(config: Config, serve: Callable[[Callable[[], None]], int]) -> int:
     """
     origins = DemoOrigins(config)
     try:
-        return serve(lambda: print(_HINTS.format(url=_url(config), pid=os.getpid()), flush=True))
+        return serve(lambda: print(_render_hints(_url(config)), flush=True))
     finally:
         origins.stop()
+
+
+def _render_hints(url: str) -> str:
+    tries = [(command.format(url=url, pid=os.getpid()), what) for command, what in _TRIES]
+    width = max(len(command) for command, _ in tries)
+    lines = [f"  {command:<{width}}  {what}" for command, what in tries]
+    return "\n".join(["", f"minato demo: {url} with origins of its own behind it; try", "", *lines, ""])
 
 
 def _url(config: Config) -> str:
