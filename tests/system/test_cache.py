@@ -176,7 +176,6 @@ def test_cache_is_off_by_default(minato: StartMinato, origin: MakeOrigin) -> Non
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ([(b"Cache-Control", b"no-store")], "passed"),
         ([(b"Cache-Control", b"no-cache")], "not a hit"),
         ([(b"Cache-Control", b"max-age=0")], "not a hit"),
         ([(b"Pragma", b"no-cache")], "not a hit"),
@@ -191,6 +190,12 @@ def test_request_directives_decide(proxy: Minato, app: App, path: bytes, fields:
     assert outcome(fetch(proxy.port, path)) == "stored"
     found = outcome(fetch(proxy.port, path, fields=fields))
     assert found != "hit" if expected == "not a hit" else found == expected
+
+
+def test_response_to_a_no_store_request_is_not_stored(proxy: Minato, app: App, path: bytes) -> None:
+    app.routes[path] = response_bytes(b"x", fields=FRESH)
+    assert twice(proxy, path, fields=[(b"Cache-Control", b"no-store")]) == ["passed", "passed"]
+    assert outcome(fetch(proxy.port, path)) == "stored"
 
 
 def test_only_if_cached_without_a_stored_response_is_504(proxy: Minato, app: App, path: bytes) -> None:

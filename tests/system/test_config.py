@@ -75,7 +75,7 @@ BAD = {
     "listen is a name": (GOOD + "    listen: localhost\n", [r":7: services\[0\]\.listen: "]),
     "same rule twice": (
         GOOD + GOOD[len("services:\n") :].replace("name: web", "name: two"),
-        [r":10: services\[1\]\.hosts"],
+        [r":9: services\[1\]\.hosts"],
     ),
     "same name twice": (GOOD + GOOD[len("services:\n") :].replace("8080", "8081"), [r":7: services\[1\]\.name: "]),
     "syntax": ("services: [\n", [r":[12]: "]),

@@ -72,7 +72,7 @@ def test_slow_path_is_slow_and_cacheable_path_is_cached(demo: Minato) -> None:
 
 
 def test_what_to_try_is_printed(demo: Minato) -> None:
-    printed = demo.stdout_path.read_text() + demo.stderr()
+    printed = wait_until(demo.stdout_path.read_text, "the hints")  # right after the ready line
     assert "curl" in printed and "http://localhost:8080/" in printed
 
 

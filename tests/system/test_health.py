@@ -166,10 +166,10 @@ def test_services_that_name_the_same_server_share_its_probes(minato: StartMinato
 
 def test_refused_connection_counts_at_once(minato: StartMinato, origin: MakeApp) -> None:
     a, b = origin(name="a"), origin(name="b")
-    instance = minato(a, b, health={"interval": 600})
+    instance = minato(a, b, health={"interval": 3})
     a.stop()
     assert [who(instance) for _ in range(6)] == [b"b"] * 6  # retried on the other one
-    instance.wait_for_log(rf"upstream {a.url}/health is down: .*refused", timeout_s=3)
+    instance.wait_for_log(rf"upstream {a.url}/health is down: .*refused", timeout_s=1.5)
     a.start()
     instance.wait_for_log(rf"upstream {a.url}/health is up again", timeout_s=8)
     assert {who(instance) for _ in range(4)} == {b"a", b"b"}

@@ -74,7 +74,19 @@ class App(Origin):
             b"events": self._send_events,
             b"slow": self._send_slowly,
         }
-        return built_in.get(path.split(b"/")[1], self._echo)
+        return built_in.get(path.lstrip(b"/").split(b"/")[0], self._echo)
+
+    def stop(self) -> None:
+        """Stop, and let go whoever waits for an event or the gate."""
+        self.gate.set()
+        self.ended = True
+        self.next_event.release(100)
+        super().stop()
+
+    def start(self) -> None:
+        self.gate.clear()
+        self.ended = False
+        super().start()
 
     def _echo(self, connection: OriginConnection, request: Request) -> None:
         sha, size = hashlib.sha256(), 0
@@ -115,7 +127,7 @@ class App(Origin):
 
     def _send_slowly(self, connection: OriginConnection, request: Request) -> None:
         list(connection.body_pieces(request))
-        assert self.gate.wait(30)
+        self.gate.wait(30)
         connection.send(response_bytes(b"slow\n", fields=[(b"Cache-Control", b"no-store")]))
 
 
