@@ -9,6 +9,8 @@ import logging
 import os
 import subprocess
 import sys
+import types
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,6 +19,8 @@ from minato.config.model import AccessLogConfig, LogFormat
 from minato.errors import BootError
 from minato.telemetry import access_log as access_log_module
 from minato.telemetry.access_log import FLUSH_BYTES, MAX_WAITING_BYTES, AccessEntry, AccessLog
+
+ReplaceWrite = Callable[[types.ModuleType, Callable[[int, bytes], int]], None]
 
 ENTRY = AccessEntry("192.0.2.7", b"GET", b"/", 11, 200, 5, b"", b"ua", b"h", 0.1, "127.0.0.1:9001", "", 1_795_498_894.5)
 
@@ -135,11 +139,11 @@ def test_reopen_leaks_no_descriptor(tmp_path: Path) -> None:
 
 
 def test_disk_full_is_said_once_and_lines_survive_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, replace_write: ReplaceWrite, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "access.log"
     access_log = open_log(path)
-    monkeypatch.setattr(access_log_module.os, "write", FakeWrite(FULL, FULL, FULL))
+    replace_write(access_log_module, FakeWrite(FULL, FULL, FULL))
     for turn in range(3):
         access_log.record(entry_for(f"/{turn}"))
         access_log.flush()
@@ -152,11 +156,11 @@ def test_disk_full_is_said_once_and_lines_survive_it(
 
 @pytest.mark.parametrize("taken", [1, 40, 400, 450])
 def test_line_torn_by_a_short_write_is_written_again_whole(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, taken: int
+    tmp_path: Path, replace_write: ReplaceWrite, taken: int
 ) -> None:
     path = tmp_path / "access.log"
     access_log = open_log(path)
-    monkeypatch.setattr(access_log_module.os, "write", FakeWrite(taken, 1, 1, FULL, 30))
+    replace_write(access_log_module, FakeWrite(taken, 1, 1, FULL, 30))
     for turn in range(3):
         access_log.record(entry_for(f"/{turn}"))
     for _ in range(6):
@@ -165,13 +169,13 @@ def test_line_torn_by_a_short_write_is_written_again_whole(
     assert targets_in(b"\n".join(whole)) == ["/0", "/1", "/2"]
 
 
-def test_short_write_at_the_end_of_a_line_tears_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_short_write_at_the_end_of_a_line_tears_nothing(tmp_path: Path, replace_write: ReplaceWrite) -> None:
     path = tmp_path / "access.log"
     access_log = open_log(path)
     access_log.record(entry_for("/0"))
     length = access_log._waiting_bytes
     access_log.record(entry_for("/1"))
-    monkeypatch.setattr(access_log_module.os, "write", FakeWrite(length))
+    replace_write(access_log_module, FakeWrite(length))
     access_log.flush()
     access_log.flush()
     assert targets_in(path.read_bytes()) == ["/0", "/1"]
@@ -207,12 +211,12 @@ def test_fifo_without_a_reader_neither_blocks_nor_fails(tmp_path: Path) -> None:
     assert targets_in(data) == [f"/{turn}" for turn in range(2000)]
 
 
-def test_writes_to_a_pipe_are_whole_lines_of_at_most_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writes_to_a_pipe_are_whole_lines_of_at_most_a_page(tmp_path: Path, replace_write: ReplaceWrite) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
     access_log = open_log(path, LogFormat.COMBINED)
     writes: list[bytes] = []
-    monkeypatch.setattr(access_log_module.os, "write", lambda fd, data: writes.append(data) or len(data))
+    replace_write(access_log_module, lambda fd, data: writes.append(data) or len(data))
     for turn in range(60):
         access_log.record(dataclasses.replace(ENTRY, target=b"/" + b"\xff" * (turn * 100)))
     access_log.flush()

@@ -6,12 +6,15 @@ import logging
 import os
 import re
 import threading
-from collections.abc import Iterator
+import types
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from minato.telemetry import log as log_module
 from minato.telemetry.log import MAX_LINE_BYTES, LineHandler, describe_exception, setup_logging
+
+ReplaceWrite = Callable[[types.ModuleType, Callable[[int, bytes], int]], None]
 
 LINE = re.compile(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\.\d{3} (DEBUG|INFO|WARNING|ERROR) +([a-z.]+)\[(\d+)\]: (.*)")
 
@@ -49,12 +52,9 @@ class Pipe:
 
 @pytest.fixture
 def pipe() -> Iterator[Pipe]:
-    logger = logging.getLogger("minato")
-    before = logger.handlers[:], logger.level, logger.propagate
     pipe = Pipe()
     yield pipe
     pipe.close()
-    logger.handlers[:], logger.level, logger.propagate = before
 
 
 @pytest.fixture
@@ -173,9 +173,9 @@ def test_stderr_that_nobody_reads_does_not_block_and_the_loss_is_told_later(pipe
 
 
 @pytest.mark.usefixtures("impatient")
-def test_every_write_is_a_whole_line(pipe: Pipe, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_write_is_a_whole_line(pipe: Pipe, replace_write: ReplaceWrite) -> None:
     writes: list[bytes] = []
-    monkeypatch.setattr(log_module.os, "write", lambda fd, data: writes.append(data) or len(data))
+    replace_write(log_module, lambda fd, data: writes.append(data) or len(data))
     setup_logging("info", pipe.write_fd)
     logging.getLogger("minato.net").info("one")
     logging.getLogger("minato.net").info("two")
