@@ -25,6 +25,8 @@ log = logging.getLogger("minato.master")
 
 STALE_S = 1.0
 STOP_GRACE_S = 2.0
+# A worker beats four times a second; a shorter timeout would kill healthy ones on a busy machine.
+MIN_HEARTBEAT_TIMEOUT_S = 1.0
 # Several turns of the master's loop: longer than this between two looks, and it was the master that did not run.
 MASTER_GAP_S = 2.0
 
@@ -288,7 +290,7 @@ class Supervisor:
             return "did not end in time"
         silent_s = self._silent_s(generation, worker, now_s)
         if worker.state is not WorkerState.STARTING:
-            limit_s = generation.config.timeouts.heartbeat_s
+            limit_s = max(generation.config.timeouts.heartbeat_s, MIN_HEARTBEAT_TIMEOUT_S)
             return f"hangs: no heartbeat for {silent_s:.1f} s" if silent_s > limit_s else ""
         # A generation that is not the current one yet has its own boot deadline, and is given up as a whole.
         is_late = generation is self.current and silent_s > BOOT_TIMEOUT_S

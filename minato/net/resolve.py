@@ -118,7 +118,8 @@ def _ask(names: queue.SimpleQueue[_Target], answers: queue.SimpleQueue[_Answer])
         except queue.Empty:
             return
         try:
-            found = socket.getaddrinfo(*target, type=socket.SOCK_STREAM)
+            # As bytes: for a str Python would import its idna codec here, on a thread, while the master may fork.
+            found = socket.getaddrinfo(target[0].encode("ascii"), target[1], type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             answers.put((target, (), str(error)))
             continue

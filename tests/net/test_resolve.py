@@ -60,8 +60,8 @@ def test_name_that_does_not_resolve_any_more_keeps_its_addresses(monkeypatch: py
 def test_hanging_name_delays_others_no_longer_than_the_bound(monkeypatch: pytest.MonkeyPatch) -> None:
     release = threading.Event()
 
-    def ask(host: str, port: int, **kwargs: Any) -> list[Any]:
-        if host == "hangs.test":
+    def ask(host: bytes, port: int, **kwargs: Any) -> list[Any]:
+        if host == b"hangs.test":
             release.wait(30)
         return answer("10.0.0.1")
 
