@@ -7,6 +7,8 @@ JOBS ?= 2
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 	$(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 TOOLS := wrk nginx
+# Suites that start processes; they belong to `make test`.
+PROCESS_SUITES := tests/system tests/control tests/cli
 
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.minato-run
@@ -29,7 +31,7 @@ check: $(DEV_STAMP) ## format, lint, types, layers and the tests without process
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m 'not slow' --ignore=tests/system tests
+	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m 'not slow' $(PROCESS_SUITES:%=--ignore=%) tests
 
 format: $(DEV_STAMP) ## format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix-only .
