@@ -127,7 +127,7 @@ class WorkerContext:
     def new_connection(self, upstream: UpstreamRuntime) -> UpstreamConnection:
         """Make a connection that is not connected yet."""
         return UpstreamConnection(
-            self.loop, upstream, self.config.timeouts, self.config.limits, self._tls, self._keep_idle
+            self.loop, upstream, self.config.timeouts, self.config.limits, self._tls, self._keep_idle, self._forget_idle
         )
 
     def report_refused(self, upstream: UpstreamRuntime) -> None:
@@ -148,6 +148,9 @@ class WorkerContext:
         surplus = self.pool.give(origin, connection)
         if surplus is not None:
             surplus.close()
+
+    def _forget_idle(self, connection: UpstreamConnection) -> None:
+        self.pool.forget(connection.upstream.origin, connection)
 
 
 def _make_tls_context(services: tuple[ServiceRuntime, ...]) -> ssl.SSLContext | None:

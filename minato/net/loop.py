@@ -79,6 +79,7 @@ class Loop:
         self._heap: list[tuple[float, int, Timer]] = []
         self._sequence = count()
         self._later: list[Callable[[], None]] = []
+        self._removed: set[int] = set()  # since the last poll: an event of theirs is not for who has that fd now
         self._running = False
         self.now_s = time.monotonic()
         self.wall_s = time.time()
@@ -99,10 +100,12 @@ class Loop:
         """Stop watching ``fd``; to be called before it is closed. Events already fetched for it are dropped."""
         if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
+            self._removed.add(fd)
 
     def forget(self, fd: int) -> None:
         """Drop the handler of an fd that somebody else has closed already (the kernel dropped its registration)."""
         self._handlers.pop(fd, None)
+        self._removed.add(fd)
 
     def timer(self, action: Callable[[], None]) -> Timer:
         """Return a new timer that is not set."""
@@ -139,9 +142,11 @@ class Loop:
             events = []
         self._read_clocks()
         handlers = self._handlers
+        removed = self._removed
+        removed.clear()
         for fd, mask in events:
             handler = handlers.get(fd)
-            if handler is not None:
+            if handler is not None and not (removed and fd in removed):
                 try:
                     handler(mask)
                 except Exception:

@@ -7,6 +7,7 @@ epoll changes only when a socket blocks or a side is paused, so that an ordinary
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import ssl
 import struct
@@ -59,6 +60,7 @@ class Stream:
         "_mask",
         "_out",
         "_owner",
+        "_parked",
         "_reading",
         "_write_s",
         "_write_timer",
@@ -79,6 +81,7 @@ class Stream:
         self._mask = READ
         self._reading = True
         self._flush_due = False
+        self._parked = False  # out of the loop, since a hang-up cannot be masked
         self.congested = False
         self.pending_bytes = 0
         self.sent_bytes = 0
@@ -194,10 +197,18 @@ class Stream:
             if self._reading:
                 self._owner.on_readable()
             elif mask & HANGUP:
-                # Nobody reads, so nobody would find out, and epoll would say it again and again.
-                code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
-                self.discard_output()
-                self._owner.on_write_failed(ConnectionResetError(code, "the peer closed the connection"))
+                self._on_hangup_while_paused()
+
+    def _on_hangup_while_paused(self) -> None:
+        """Nobody reads, and epoll would say it again and again: find out whether the connection broke."""
+        code = self.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code:
+            self.discard_output()
+            self._owner.on_write_failed(ConnectionResetError(code, os.strerror(code)))
+        else:
+            # Both sides have ended in order; what came before the end is read once reading is resumed.
+            self._loop.remove(self.sock.fileno())
+            self._parked = True
 
     def _flush_soon(self) -> None:
         self._flush_due = False
@@ -239,6 +250,10 @@ class Stream:
 
     def _update_interest(self) -> None:
         mask = (READ if self._reading else 0) | (WRITE if self._out else 0)
+        if self._parked and mask and not self.closed:
+            self._parked = False
+            self._mask = mask
+            self._loop.add(self.sock.fileno(), mask, self._on_event)
         if mask != self._mask and not self.closed:
             self._mask = mask
             self._loop.modify(self.sock.fileno(), mask)

@@ -70,6 +70,7 @@ class UpstreamConnection:
         "_in_body",
         "_loop",
         "_on_idle",
+        "_on_idle_closed",
         "_owner",
         "_paused",
         "_persistent",
@@ -94,6 +95,7 @@ class UpstreamConnection:
         limits: Limits,
         tls: ssl.SSLContext | None,
         on_idle: Callable[[UpstreamConnection], None],
+        on_idle_closed: Callable[[UpstreamConnection], None],
     ) -> None:
         self.upstream = upstream
         self.state = ConnectionState.CONNECTING
@@ -107,6 +109,7 @@ class UpstreamConnection:
         self._tls = tls
         self._codec: ClientCodec = H11ClientCodec(limits)
         self._on_idle = on_idle
+        self._on_idle_closed = on_idle_closed
         self._owner: UpstreamOwner | None = None
         self._connector: Connector | None = None
         self._stream: Stream | None = None
@@ -206,6 +209,8 @@ class UpstreamConnection:
         """Close for good; the owner hears nothing any more."""
         if self.state is ConnectionState.CLOSED:
             return
+        if self.state is ConnectionState.IDLE:
+            self._on_idle_closed(self)
         self.state = ConnectionState.CLOSED
         self._owner = None
         self.timer.cancel()

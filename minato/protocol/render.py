@@ -81,7 +81,7 @@ def connection_value(request: RequestHead, persistence: Persistence) -> bytes:
 
 
 def encode_piece(framing: Framing, data: bytes) -> bytes:
-    """Return a piece of a body as it goes on the wire; an empty one is nothing, for an empty chunk would end the body."""
+    """Return a piece of a body as it goes on the wire; nothing for an empty one, for an empty chunk would end it."""
     if framing is Framing.CHUNKED and data:
         return b"%x\r\n%b\r\n" % (len(data), data)
     return data
