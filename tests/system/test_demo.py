@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fcntl
 import signal
+import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,11 +18,17 @@ from .harness.proxy import REPO, run_minato
 
 PORTS = (8080, 9001, 9002)
 
-pytestmark = pytest.mark.xdist_group("demo")  # the ports of the shipped config are given: one at a time
+
+@pytest.fixture
+def ports() -> Iterator[None]:
+    """The ports of the shipped config are given, so the tests of all pytest processes take turns."""
+    with (Path(tempfile.gettempdir()) / "minato-demo-ports.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @pytest.fixture
-def demo(instances: Instances, tmp_path: Path) -> Iterator[Minato]:
+def demo(ports: None, instances: Instances, tmp_path: Path) -> Iterator[Minato]:
     """The demo with the shipped config; its ports must be free, and the test says so if they are not."""
     busy = [port for port in PORTS if not _is_free(port)]
     assert not busy, f"the demo needs the ports of the shipped config; in use: {busy}"

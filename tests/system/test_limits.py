@@ -62,7 +62,7 @@ def filled_head(size: int) -> bytes:
 )
 def test_each_limit_has_its_status(limited: Minato, app: App, wire: bytes, status: int) -> None:
     before = len(app.requests)
-    response, _ = exchange_raw(limited.port, wire)
+    response, _ = exchange_raw(limited.port, wire, closes_within_s=0.01)
     # HTTP/1.2 does not exist: a recipient may read it as 1.1 (RFC 9110, 2.5) or refuse it.
     allowed = (200, 505, 400) if b"HTTP/1.2" in wire else (status,)
     assert response is not None and response.status in allowed
@@ -87,7 +87,7 @@ def test_connection_ends_after_what_was_not_read_to_its_end(limited: Minato, wir
 
 def test_chunked_body_over_the_limit_is_413(limited: Minato) -> None:
     wire = request_bytes(b"POST", fields=[(b"Transfer-Encoding", b"chunked")]) + b"1000\r\n%s\r\n" % (b"x" * 4096) * 3
-    response, closed = exchange_raw(limited.port, wire + b"0\r\n\r\n")
+    response, closed = exchange_raw(limited.port, wire + b"0\r\n\r\n", closes_within_s=1)
     assert response is not None and response.status == 413
     assert closed is response.says_close()  # kept is right as well, since the body came to its end
 

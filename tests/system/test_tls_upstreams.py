@@ -62,11 +62,12 @@ def test_plain_server_behind_an_https_upstream_is_not_spoken_to(
     minato: StartMinato, origin: MakeOrigin, authority: Authority
 ) -> None:
     app = origin()
-    instance = minato(f"https://127.0.0.1:{app.port}", env=authority.env)
+    instance = minato(f"https://127.0.0.1:{app.port}", env=authority.env, health={"http_timeout": 0.5})
     assert fetch(instance.port).status == 503
     assert app.requests == []
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # old versions are what is tested
 def test_tls_below_1_2_is_refused(minato: StartMinato, origin: MakeOrigin, authority: Authority) -> None:
     context = authority.server("127.0.0.1")
     try:
@@ -104,15 +105,29 @@ def test_events_over_tls_leave_one_by_one(minato: StartMinato, origin: MakeOrigi
         assert list(pieces) == []
 
 
-def test_body_cut_short_over_tls_never_ends_cleanly(
+def test_body_that_ends_with_a_close_alert_is_whole(
     minato: StartMinato, origin: MakeOrigin, authority: Authority
 ) -> None:
-    """A close without close_notify is a cut even where the body runs to the end of the connection."""
+    def script(connection: OriginConnection) -> None:
+        connection.read_request()
+        connection.send(b"HTTP/1.1 200 OK\r\n\r\nabc")
+        assert isinstance(connection.sock, ssl.SSLSocket)
+        connection.sock.unwrap()
+
+    scripted = origin(script, tls=authority.server("127.0.0.1"))
+    assert fetch(minato(scripted, env=authority.env).port).body == b"abc"
+
+
+@pytest.mark.parametrize("end", ["close", "reset"])
+def test_body_cut_short_over_tls_never_ends_cleanly(
+    minato: StartMinato, origin: MakeOrigin, authority: Authority, end: str
+) -> None:
+    """Where the body runs to the end of the connection, it is whole only with a close alert (RFC 9112, 9.8)."""
 
     def script(connection: OriginConnection) -> None:
         connection.read_request()
         connection.send(b"HTTP/1.1 200 OK\r\n\r\nabc")
-        connection.reset()
+        connection.reset() if end == "reset" else connection.close()
 
     scripted = origin(script, tls=authority.server("127.0.0.1"))
     with minato(scripted, env=authority.env, service_keys={"retries": 0}).client() as client:

@@ -120,7 +120,9 @@ class Client:
         self.sock.close()
 
 
-def exchange_raw(port: int, data: bytes, timeout_s: float = 10.0) -> tuple[Response | None, bool]:
+def exchange_raw(
+    port: int, data: bytes, *, timeout_s: float = 10.0, closes_within_s: float = 5.0
+) -> tuple[Response | None, bool]:
     """Send bytes on a connection of their own: the first response, if any, and whether the connection was closed."""
     with Client(port, timeout_s=timeout_s) as client:
         with contextlib.suppress(ConnectionError):  # minato may well refuse and close before it read all of it
@@ -129,7 +131,7 @@ def exchange_raw(port: int, data: bytes, timeout_s: float = 10.0) -> tuple[Respo
             response: Response | None = client.receive()
         except (Truncated, ConnectionError):
             response = None
-        return response, client.is_closed()
+        return response, client.is_closed(closes_within_s)
 
 
 def fetch(

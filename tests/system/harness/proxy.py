@@ -175,7 +175,7 @@ class Minato:
     def wait_exit(self, timeout_s: float = 15.0) -> int:
         """Wait for the master's end and return its exit status (negative: the signal)."""
         status = self.process.wait(timeout_s)
-        self._reader.join(5)
+        self._reader.join(1)  # workers of a killed master may hold stderr longer than that
         return status
 
     # -- clients
