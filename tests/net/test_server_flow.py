@@ -1,0 +1,228 @@
+"""A whole server in one thread: back-pressure both ways, early answers, bodiless responses, old clients."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from tests.net.proxy import Proxy, hello
+from tests.system.harness import Client, Origin, OriginConnection, request_bytes, wait_until
+from tests.system.harness.origin import Script, respond_always
+
+GET = request_bytes()
+
+
+@contextlib.contextmanager
+def serving(script: Script) -> Iterator[tuple[Proxy, Origin]]:
+    origin = Origin(script)
+    proxy = Proxy(origin.port, retries=0)
+    try:
+        yield proxy, origin
+    finally:
+        proxy.close()
+        origin.stop()
+        assert not origin.failures
+
+
+def send_until_stuck(sock: socket.socket, data: bytes, stuck_s: float = 0.5) -> int:
+    """Send the same bytes again and again until nobody has taken any for a while; return how many went."""
+    sent = 0
+    sock.settimeout(stuck_s)
+    with contextlib.suppress(TimeoutError):
+        while sent < 200_000_000:
+            sent += sock.send(data)
+    return sent
+
+
+def test_an_origin_is_slowed_by_a_client_that_does_not_read() -> None:
+    sent: list[int] = []
+    stuck = threading.Event()
+
+    def script(connection: OriginConnection) -> None:
+        connection.read_request()
+        connection.send(b"HTTP/1.1 200 OK\r\n\r\n")
+        sent.append(send_until_stuck(connection.sock, b"x" * 65_536))
+        stuck.set()
+
+    with serving(script) as (proxy, _), proxy.client(rcvbuf_bytes=8192) as client:
+        client.send(GET)
+        assert stuck.wait(20)
+        assert sent[0] < 60_000_000
+        size, _ = client.digest(client.receive_head())
+        assert size == sent[0]
+
+
+def test_a_client_is_slowed_by_an_origin_that_does_not_read() -> None:
+    go_on = threading.Event()
+    received: list[int] = []
+
+    def script(connection: OriginConnection) -> None:
+        assert connection.read_head() is not None
+        go_on.wait(20)
+        received.append(0)
+        connection.sock.settimeout(0.7)
+        with contextlib.suppress(TimeoutError):
+            while piece := connection.read_some():
+                received[0] += len(piece)
+
+    with serving(script) as (proxy, origin), proxy.client() as client:
+        client.send(request_bytes(b"POST", fields=[(b"Content-Length", b"900000000")]))
+        sent = send_until_stuck(client.sock, b"x" * 65_536)
+        assert sent < 60_000_000
+        go_on.set()
+        assert origin.connections[0].closed.wait(20)
+        assert received == [sent]
+
+
+def test_a_client_that_floods_with_pipelined_requests_is_slowed() -> None:
+    answer = threading.Event()
+
+    def script(connection: OriginConnection) -> None:
+        while connection.read_request() is not None:
+            answer.wait(20)
+            connection.send(hello())
+
+    with serving(script) as (proxy, _), proxy.client() as client:
+        assert send_until_stuck(client.sock, GET * 100) < 60_000_000
+        answer.set()
+        client.sock.settimeout(10)
+        assert client.receive().body == b"hello"
+
+
+def test_a_client_that_pipelines_and_reads_nothing_is_slowed() -> None:
+    """The responses have nowhere to go, so no further request may be taken up."""
+    with serving(respond_always(hello(b"x" * 50_000))) as (proxy, origin), proxy.client(rcvbuf_bytes=8192) as client:
+        client.sock.settimeout(0.5)
+        with contextlib.suppress(TimeoutError):
+            for _ in range(100):
+                client.send(GET * 50)
+        before = -1
+
+        def stalled() -> bool:
+            nonlocal before
+            previous, before = before, len(origin.requests)
+            return previous == before
+
+        wait_until(stalled, "no more requests at the origin", every_s=0.3)
+        assert 0 < before < 600
+        client.sock.settimeout(10)
+        assert len(client.receive().body) == 50_000
+
+
+def test_an_answer_before_the_whole_upload_reaches_the_client() -> None:
+    def script(connection: OriginConnection) -> None:
+        assert connection.read_head() is not None
+        connection.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\n\r\nno\n")
+
+    with serving(script) as (proxy, _), proxy.client() as client:
+        client.send(request_bytes(b"POST", fields=[(b"Content-Length", b"100000000")]) + b"x" * 1000)
+        response = client.receive()
+        assert (response.status, response.body) == (403, b"no\n")
+        assert client.is_closed()
+
+
+def test_an_answer_in_the_middle_of_a_flood_of_upload_reaches_the_client() -> None:
+    """The origin closes with bytes unread: its RST must not take the answer with it."""
+
+    def script(connection: OriginConnection) -> None:
+        assert connection.read_head() is not None
+        connection.send(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 3\r\n\r\nno\n")
+
+    for _ in range(5):
+        with serving(script) as (proxy, _), proxy.client() as client:
+            client.send(request_bytes(b"POST", fields=[(b"Content-Length", b"100000000")]))
+
+            def flood(client: Client = client) -> None:
+                with contextlib.suppress(OSError):
+                    for _ in range(200):
+                        client.send(b"x" * 65_536)
+
+            thread = threading.Thread(target=flood)
+            thread.start()
+            response = client.receive()
+            assert (response.status, response.body) == (403, b"no\n")
+            client.close()
+            thread.join(10)
+
+
+@pytest.mark.parametrize(
+    ("method", "response", "length"),
+    [
+        (b"HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", b"5"),
+        (b"HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", None),
+        (b"HEAD", b"HTTP/1.1 200 OK\r\n\r\n", None),
+        (b"GET", b"HTTP/1.1 204 No Content\r\n\r\n", None),
+        (b"GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: x\r\n\r\n", b"5"),
+    ],
+)
+def test_bodiless_responses_keep_both_connections(method: bytes, response: bytes, length: bytes | None) -> None:
+    with serving(respond_always(response)) as (proxy, origin), proxy.client() as client:
+        for _ in range(3):
+            answer = client.request(method)
+            assert (answer.body, answer.get(b"content-length"), answer.says_close()) == (b"", length, False)
+            assert not answer.values(b"transfer-encoding")
+        assert len(origin.connections) == 1
+
+
+def test_bytes_behind_a_response_do_not_reach_the_next_client() -> None:
+    evil = hello(b"evil")
+    with serving(respond_always(hello() + evil)) as (proxy, origin), proxy.client() as client:
+        assert [client.request().body for _ in range(3)] == [b"hello"] * 3
+        assert len(origin.connections) == 3
+
+
+def test_a_body_without_length_is_chunked_for_new_clients_and_ends_by_close_for_old_ones() -> None:
+    def script(connection: OriginConnection) -> None:
+        connection.read_request()
+        connection.send(b"HTTP/1.1 200 OK\r\n\r\nuntil the end")
+
+    with serving(script) as (proxy, _):
+        with proxy.client() as client:
+            for _ in range(2):
+                response = client.request()
+                assert (response.body, response.get(b"transfer-encoding")) == (b"until the end", b"chunked")
+        with proxy.client() as client:
+            response = client.request(version=b"1.0", fields=[(b"Connection", b"keep-alive")])
+            assert (response.body, response.says_close()) == (b"until the end", True)
+            assert not response.values(b"transfer-encoding")
+
+
+def test_old_clients_keep_their_connection_when_they_ask() -> None:
+    with serving(respond_always(hello())) as (proxy, _), proxy.client() as client:
+        keep = [(b"Connection", b"keep-alive")]
+        assert client.request(version=b"1.0", fields=keep).get(b"connection") == b"keep-alive"
+        assert client.request(version=b"1.0").says_close()
+        assert client.is_closed()
+
+
+def test_a_client_that_says_close_is_told_so_and_closed() -> None:
+    with serving(respond_always(hello())) as (proxy, origin):
+        for _ in range(2):
+            with proxy.client() as client:
+                assert client.request(fields=[(b"Connection", b"close")]).says_close()
+                assert client.is_closed()
+        assert len(origin.connections) == 1
+
+
+def test_events_leave_as_they_come() -> None:
+    step = threading.Semaphore(0)
+
+    def script(connection: OriginConnection) -> None:
+        connection.read_request()
+        connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nContent-Type: text/event-stream\r\n\r\n")
+        for number in range(3):
+            connection.send(b"8\r\ndata: %d\n\r\n" % number)
+            step.acquire(timeout=5)
+        connection.send(b"0\r\n\r\n")
+
+    with serving(script) as (proxy, _), proxy.client() as client:
+        client.send(GET)
+        pieces = client.pieces(client.receive_head())
+        for number in range(3):
+            assert next(pieces) == b"data: %d\n" % number
+            step.release()
+        assert list(pieces) == []
