@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from minato.net import loop as loop_module
 from minato.net.loop import Loop
+from tests.net.proxy import Proxy
 from tests.net.support import Clock, tcp_pair
+from tests.net.upstream_bench import Bench
+from tests.system.harness import Origin
+from tests.system.harness.origin import Script
 
 
 @pytest.fixture
@@ -42,3 +47,38 @@ def pair() -> Iterator[Callable[[], tuple[socket.socket, socket.socket]]]:
     yield make
     for sock in made:
         sock.close()
+
+
+@pytest.fixture
+def bench(loop: Loop) -> Iterator[Bench]:
+    bench = Bench(loop)
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def origin() -> Iterator[Callable[[Script], Origin]]:
+    made: list[Origin] = []
+
+    def make(script: Script) -> Origin:
+        made.append(Origin(script))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.stop()
+        assert not one.failures
+
+
+@pytest.fixture
+def proxy() -> Iterator[Callable[..., Proxy]]:
+    made: list[Proxy] = []
+
+    def make(*origins: Origin | int, **options: Any) -> Proxy:
+        ports = [one if isinstance(one, int) else one.port for one in origins]
+        made.append(Proxy(*ports, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.close()

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any, TypeVar
 
@@ -16,7 +17,8 @@ from minato.net.loop import READ, Loop
 from minato.net.resolve import ResolvedAddress
 from minato.net.server import Server
 from minato.shared.board import Board, Counter
-from tests.system.harness import Client, Origin
+from tests.system.harness import Client, Origin, OriginConnection
+from tests.system.harness.origin import Script
 
 T = TypeVar("T")
 
@@ -41,7 +43,6 @@ class Proxy:
         limits: Limits | None = None,
         cache: CacheConfig | None = None,
         retries: int = 1,
-        weights: tuple[int, ...] = (),
     ) -> None:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._listener.setblocking(False)
@@ -150,4 +151,23 @@ def hello(body: bytes = b"hello", *fields: bytes) -> bytes:
     return b"\r\n".join(lines) + b"\r\n\r\n" + body
 
 
-__all__ = ["HOST", "Origin", "Proxy", "hello"]
+OriginMaker = Callable[[Script], Origin]
+ProxyMaker = Callable[..., Proxy]
+
+
+def echo_target(connection: OriginConnection) -> None:
+    """Answer every request with its target."""
+    while (request := connection.read_request()) is not None:
+        connection.send(hello(request.target))
+
+
+def never_answer(connection: OriginConnection) -> None:
+    if connection.read_request() is not None:
+        connection.wait_closed()
+
+
+@contextlib.contextmanager
+def refused_port() -> Iterator[int]:
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
