@@ -187,18 +187,33 @@ def test_empty_lines_before_a_request_are_forgiven(minato: StartMinato, origin: 
         assert client.receive().status == 200
 
 
-def test_limit_of_upstream_connections_queues_the_rest(minato: StartMinato, origin: MakeOrigin) -> None:
+def test_more_upstream_connections_than_the_limit_is_503(minato: StartMinato, origin: MakeOrigin) -> None:
+    """A queue may come with a later version; until then the client is told to come back."""
     app = origin()
     instance = minato(app, limits={"upstream_connections": 2})
-    clients = [instance.client() for _ in range(6)]
-    for client in clients:
+    clients = [instance.client() for _ in range(5)]
+    for client in clients[:2]:
         client.send(request_bytes(target=b"/slow"))
     app.wait_requests(2)
+    for client in clients[2:]:
+        response = client.request(target=b"/slow")
+        assert response.status == 503 and int(response.get(b"retry-after") or b"0") >= 1
     app.gate.set()
-    assert [client.receive().status for client in clients] == [200] * 6
-    assert len(app.connections) <= 2
+    assert [client.receive().status for client in clients[:2]] == [200, 200]
+    assert [client.request().status for client in clients] == [200] * 5  # there is room again
+    assert len(app.connections) == 2
     for client in clients:
         client.close()
+
+
+def test_full_upstream_is_passed_over_for_one_with_room(minato: StartMinato, origin: MakeOrigin) -> None:
+    a, b = origin(name="a"), origin(name="b")
+    instance = minato(a, b, limits={"upstream_connections": 1})
+    with instance.client() as holding, instance.client() as client:
+        holding.send(request_bytes(target=b"/slow"))
+        wait_until(lambda: a.requests or b.requests, "the slow request")
+        free = b"b" if a.requests else b"a"
+        assert {client.request().get(b"x-origin") for _ in range(6)} == {free}
 
 
 def test_limit_of_client_connections_makes_the_rest_wait_or_go(minato: StartMinato, origin: MakeOrigin) -> None:

@@ -91,7 +91,7 @@ def throw(port: int, wires: list[bytes], rng: random.Random) -> None:
             client.read_to_end()
 
 
-def in_parallel(port: int, wires: list[bytes], seed: int, threads: int = 6) -> list[BaseException]:
+def in_parallel(port: int, wires: list[bytes], seed: int, threads: int = 10) -> list[BaseException]:
     errors: list[BaseException] = []
 
     def work(number: int) -> None:
@@ -109,7 +109,7 @@ def in_parallel(port: int, wires: list[bytes], seed: int, threads: int = 6) -> l
     return errors
 
 
-TIMEOUTS = {"client_header": 2, "client_body": 2, "client_idle": 2, "response": 2, "read": 2, "write": 5}
+TIMEOUTS = {"client_header": 1, "client_body": 1, "client_idle": 1, "response": 0.5, "read": 0.5, "write": 5}
 
 
 @pytest.mark.parametrize("seed", [1, 2])

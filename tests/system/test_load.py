@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from .harness import Minato
+from .harness import Minato, request_bytes
 from .harness.load import Nginx, Report, Wrk
 
 StartMinato = Callable[..., Minato]
@@ -39,6 +40,16 @@ def test_load_runs_without_an_error_and_evenly(minato: StartMinato, nginx: Nginx
     assert_without_error(report)
     # 64 connections spread by hash over two queues: 1 to 2 is already a rare draw.
     assert max(used) < 3 * min(used), used
+
+
+def test_a_thousand_connections_at_once_are_all_answered(minato: StartMinato, nginx: Nginx) -> None:
+    instance = minato({"host": nginx.url, "health_uri": "/"}, workers=2)
+    with ExitStack() as stack:
+        clients = [stack.enter_context(instance.client()) for _ in range(1000)]
+        for _ in range(2):
+            for client in clients:
+                client.send(request_bytes())
+            assert {client.receive().status for client in clients} == {200}
 
 
 def test_fifty_reloads_under_load_fail_no_request(minato: StartMinato, nginx: Nginx) -> None:

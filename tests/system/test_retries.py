@@ -153,6 +153,20 @@ def test_upstream_name_that_does_not_resolve_is_down_and_ends_nothing(minato: St
     assert [fetch(instance.port).get(b"x-origin") for _ in range(3)] == [b"good"] * 3
 
 
+def test_every_address_of_a_name_is_tried(minato: StartMinato, origin: MakeOrigin) -> None:
+    """localhost is ::1 first on many machines; the origin listens on 127.0.0.1 alone."""
+    app = origin()
+    instance = minato({"host": f"http://localhost:{app.port}", "health_uri": "/health"})
+    for _ in range(3):
+        assert fetch(instance.port, method=b"POST", body=b"x").status == 200
+
+
+def test_upstream_by_ipv6_address(minato: StartMinato, origin: MakeOrigin) -> None:
+    app = origin(host="::1")
+    assert fetch(minato(app).port).status == 200
+    assert app.requests[0].get(b"host") == b"test.local"
+
+
 def test_failures_of_upstreams_are_logged_with_the_upstream(minato: StartMinato, origin: MakeOrigin) -> None:
     scripted = origin(garbage)
     instance = minato(scripted, service_keys={"retries": 0})
