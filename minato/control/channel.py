@@ -25,6 +25,7 @@ class Verb(enum.Enum):
     """What a message asks for or says."""
 
     DRAIN = "drain"  # master to worker: accept no more, finish what is there within `seconds`
+    CLOSE_IDLE = "close idle"  # master to worker, draining: nobody comes after it, so idle connections need not stay
     STOP = "stop"  # master to worker: end now
     REOPEN_LOGS = "reopen logs"  # master to worker
     BORROW = "borrow"  # master to worker: accept from these sockets of `slot`, too: nobody attends to them

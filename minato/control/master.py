@@ -159,6 +159,7 @@ class Master:
         self._listeners.close()
         for generation in self._supervisor.generations:
             self._supervisor.drain(generation.workers.values(), generation.config.timeouts.drain_s)
+        self._supervisor.close_idle()
         self._retire_current()
 
     def _stop_fast(self) -> None:

@@ -181,6 +181,11 @@ class Supervisor:
                 worker.kill_at_s = now_s + deadline_s + STOP_GRACE_S
                 worker.channel.send(Message(Verb.DRAIN, seconds=deadline_s))
 
+    def close_idle(self) -> None:
+        """Tell every worker, draining by now, to close connections that nothing is under way on."""
+        for _, worker in self.workers():
+            worker.channel.send(Message(Verb.CLOSE_IDLE))
+
     def stop(self, workers: Iterable[WorkerHandle]) -> None:
         """Tell workers to end now."""
         now_s = time.monotonic()

@@ -50,6 +50,7 @@ class ServerLike(Protocol):
     def adopt(self, orphans: Sequence[BoundListener]) -> None: ...
     def release(self, orphans: Sequence[BoundListener]) -> None: ...
     def drain(self, deadline_s: float, on_drained: Callable[[], None], *, sweep: bool = False) -> None: ...
+    def close_idle(self) -> None: ...
     def stop(self) -> None: ...
     def reopen_logs(self) -> None: ...
 
@@ -185,10 +186,13 @@ class Worker:
             self._loop.remove(channel.fileno())
             log.warning("the master is gone; worker %d drains", self._plan.slot)
             self._drain(self._plan.config.timeouts.drain_s)
+            self._server.close_idle()
 
     def _obey(self, message: Message) -> None:
         if message.verb is Verb.DRAIN:
             self._drain(message.seconds)
+        elif message.verb is Verb.CLOSE_IDLE:
+            self._server.close_idle()
         elif message.verb is Verb.STOP:
             self._stop()
         elif message.verb is Verb.REOPEN_LOGS:

@@ -29,6 +29,7 @@ class Connector:
 
     Attributes:
         is_accepted: whether an address took the connection, so that only TLS is missing.
+        on_crash: called by the loop after an error in here that nobody expected.
     """
 
     def __init__(
@@ -38,12 +39,14 @@ class Connector:
         tls: ssl.SSLContext | None,
         on_connected: OnConnected,
         on_failed: OnFailed,
+        on_crash: Callable[[], None],
     ) -> None:
         self._loop = loop
         self._upstream = upstream
         self._tls = tls if upstream.is_tls else None
         self._on_connected = on_connected
         self._on_failed = on_failed
+        self.on_crash = on_crash
         self._addresses: list[ResolvedAddress] = list(upstream.addresses)
         self._sock: socket.socket | None = None
         self.is_accepted = False
@@ -61,10 +64,6 @@ class Connector:
         if sock is not None:
             self._loop.remove(sock.fileno())
             sock.close()
-
-    def on_crash(self) -> None:
-        """The loop caught an error that nobody expected."""
-        self._fail("an internal error", refused=False)
 
     def _connect_next(self, previous: str) -> None:
         """Try the next address; ``previous`` says what was wrong with the one before."""
@@ -125,8 +124,12 @@ class Connector:
     def _begin_handshake(self, sock: socket.socket, context: ssl.SSLContext) -> None:
         fd = sock.fileno()
         try:
+            # An end without a close alert may be an attacker's: it must not look like the end of a response.
             self._sock = context.wrap_socket(
-                sock, server_hostname=self._upstream.server_name, do_handshake_on_connect=False
+                sock,
+                server_hostname=self._upstream.server_name,
+                do_handshake_on_connect=False,
+                suppress_ragged_eofs=False,
             )
         except (OSError, ValueError) as error:
             # The wrapped socket took the descriptor and closed it; only the registration is left.

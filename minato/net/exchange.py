@@ -216,6 +216,11 @@ class Exchange:
     def on_upstream_failed(self, error: UpstreamError) -> None:
         self._on_failed_attempt(error)
 
+    def on_upstream_crash(self) -> None:
+        """A bug left the exchange in no known state: its client's connection, and with it the exchange, is closed."""
+        if self.phase is not Phase.DONE:
+            self._client.close()
+
     def on_tunnel_closed(self) -> None:
         tunnel = self._tunnel
         assert tunnel is not None

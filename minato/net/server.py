@@ -123,6 +123,14 @@ class Server:
         self._deadline.set(deadline_s)
         self._loop.call_soon(self._check_drained)
 
+    def close_idle(self) -> None:
+        """Close connections with nothing under way, for a worker without a successor; a request that came is served."""
+        for client in list(self._clients):
+            if client.is_idle:
+                client.on_readable()
+            if client.is_idle:
+                client.close()
+
     def stop(self) -> None:
         """Close everything at once."""
         for listener in list(self._accepting.values()):

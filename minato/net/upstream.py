@@ -48,6 +48,7 @@ class UpstreamOwner(Protocol):
     def on_upstream_drained(self) -> None: ...
     def on_upstream_deadline(self) -> None: ...
     def on_upstream_failed(self, error: UpstreamError) -> None: ...
+    def on_upstream_crash(self) -> None: ...
 
 
 class UpstreamConnection:
@@ -68,6 +69,7 @@ class UpstreamConnection:
         "_connector",
         "_eof",
         "_in_body",
+        "_latest_owner",
         "_loop",
         "_on_idle",
         "_on_idle_closed",
@@ -111,6 +113,7 @@ class UpstreamConnection:
         self._on_idle = on_idle
         self._on_idle_closed = on_idle_closed
         self._owner: UpstreamOwner | None = None
+        self._latest_owner: UpstreamOwner | None = None
         self._connector: Connector | None = None
         self._stream: Stream | None = None
         self._eof = False
@@ -140,14 +143,16 @@ class UpstreamConnection:
 
     def connect(self, owner: UpstreamOwner) -> None:
         """Begin to connect; ``owner`` hears ``on_connected`` or ``on_upstream_failed``, perhaps before this returns."""
-        self._owner = owner
+        self._owner = self._latest_owner = owner
         self.timer.set(self._timeouts.connect_s)
-        self._connector = Connector(self._loop, self.upstream, self._tls, self._on_connected, self._on_connect_failed)
+        self._connector = Connector(
+            self._loop, self.upstream, self._tls, self._on_connected, self._on_connect_failed, self.on_crash
+        )
         self._connector.start()
 
     def reuse(self, owner: UpstreamOwner) -> None:
         """Take an idle connection out of the pool for another exchange."""
-        self._owner = owner
+        self._owner = self._latest_owner = owner
         self.reused = True
         self.state = ConnectionState.BUSY
         self.response_bytes = 0
@@ -289,7 +294,10 @@ class UpstreamConnection:
                 pass
 
     def on_crash(self) -> None:
-        self._fail(_BAD_GATEWAY, "an internal error")
+        """A bug, here or in the exchange, ended the handling of an event; the owner may have been let go before it."""
+        self.close()
+        if self._latest_owner is not None:
+            self._latest_owner.on_upstream_crash()
 
     # -- responses
 
@@ -312,8 +320,7 @@ class UpstreamConnection:
                         self.timer.set(self._timeouts.read_s)
                     self._owner.on_response_head(event)
         except Malformed as error:
-            retryable = self.response_bytes == 0
-            self._fail(_BAD_GATEWAY, error.reason, retryable=retryable)
+            self._fail(_BAD_GATEWAY, error.reason)
 
     def _finish_response(self) -> None:
         owner = self._owner
@@ -339,11 +346,11 @@ class UpstreamConnection:
         else:
             self.close()
 
-    def _fail(self, status: int, detail: str, *, retryable: bool = True) -> None:
+    def _fail(self, status: int, detail: str) -> None:
         """Close and tell the owner why, with the upstream's name in front."""
         detail = f"{self.upstream.url}: {detail}"
         owner = self._owner
         self.close()
         if owner is not None:
             public = "the upstream is too slow" if status == _GATEWAY_TIMEOUT else "the upstream failed"
-            owner.on_upstream_failed(UpstreamError(status, public, detail=detail, retryable=retryable))
+            owner.on_upstream_failed(UpstreamError(status, public, detail=detail))

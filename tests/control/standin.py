@@ -73,6 +73,9 @@ class StandInServer:
             self._loop.remove(listener.sock.fileno())
             listener.sock.close()
 
+    def close_idle(self) -> None:
+        """It keeps no idle connections."""
+
     def drain(self, deadline_s: float, on_drained: Callable[[], None], *, sweep: bool = False) -> None:
         self._is_draining = True
         self._on_drained = on_drained

@@ -220,27 +220,13 @@ def test_a_malformed_response_is_502_and_its_connection_is_not_reused(
     assert len(there.connections) == 2
 
 
-@pytest.mark.parametrize(
-    ("broken", "status"),
-    [
-        ("strip_hop_by_hop", 502),
-        ("record_begin", None),
-        pytest.param(
-            "describe_request",
-            None,
-            marks=pytest.mark.xfail(
-                reason="a bug while an upstream's failure is handled leaves the client waiting", strict=True
-            ),
-        ),
-    ],
-)
+@pytest.mark.parametrize("broken", ["strip_hop_by_hop", "record_begin", "describe_request"])
 def test_a_bug_costs_one_exchange_and_not_the_server(
     origin: OriginMaker,
     proxy: ProxyMaker,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     broken: str,
-    status: int | None,
 ) -> None:
     there = origin(respond_always(hello()) if broken != "describe_request" else lambda _: None)
     here = proxy(there)
@@ -248,10 +234,7 @@ def test_a_bug_costs_one_exchange_and_not_the_server(
         patch.setattr(f"minato.net.exchange.{broken}", lambda *_, **__: 1 // 0)
         with here.client(timeout_s=2.0) as client:
             client.send(GET)
-            if status is None:
-                assert client.read_to_end() == b""
-            else:
-                assert client.receive().status == status
+            assert client.read_to_end() == b""
     assert "ZeroDivisionError" in caplog.text
     there.script = respond_always(hello())
     assert here.client().request().status == 200
