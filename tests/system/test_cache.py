@@ -555,6 +555,16 @@ def test_http_1_0_client_gets_hits_too(proxy: Minato, app: App, path: bytes) -> 
         assert outcome(response) == "hit" and response.body == b"cached" and client.is_closed()
 
 
+def test_partial_response_of_the_upstream_passes_and_is_not_stored(proxy: Minato, app: App, path: bytes) -> None:
+    fields = [*FRESH, (b"ETag", b'"r"'), (b"Content-Range", b"bytes 2-4/10")]
+    app.routes[path] = response_bytes(b"234", status=b"206 Partial Content", fields=fields)
+    for _ in range(2):
+        response = fetch(proxy.port, path, fields=[(b"Range", b"bytes=2-4")])
+        assert (response.status, response.body, outcome(response)) == (206, b"234", "passed")
+    app.routes[path] = response_bytes(b"0123456789", fields=FRESH)
+    assert fetch(proxy.port, path).body == b"0123456789"
+
+
 def test_range_request_is_answered_rightly_from_the_store(proxy: Minato, app: App, path: bytes) -> None:
     app.routes[path] = response_bytes(b"0123456789", fields=[*FRESH, (b"ETag", b'"r"')])
     fetch(proxy.port, path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import threading
 from collections.abc import Callable, Iterator
@@ -10,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from .harness import Minato, fetch, request_bytes
+from .harness import Minato, fetch, request_bytes, response_bytes
 from .harness.app import pattern, pattern_sha256
 from .harness.proxy import rss_bytes
 
@@ -86,6 +87,22 @@ def test_download_by_a_slow_reader(minato: StartMinato, origin: MakeOrigin) -> N
                 pause.wait(0.03)
                 until_pause = size + 1_000_000
     assert (size, sha.hexdigest()) == (SIZE, pattern_sha256(SIZE))
+
+
+@pytest.mark.parametrize("target", [b"/bytes/100000", b"/cached"])
+def test_pipelining_client_that_reads_nothing(minato: StartMinato, origin: MakeOrigin, target: bytes) -> None:
+    """Thousands of requests, no response taken: minato must stop reading instead of queueing the answers."""
+    app = origin()
+    body = b"".join(pattern(100_000))
+    app.routes[b"/cached"] = response_bytes(body, fields=[(b"Cache-Control", b"max-age=60")])
+    instance = minato(app, cache={"enabled": True}, timeouts={"write": 3})
+    fetch(instance.port, b"/cached")
+    with flat_memory(instance), instance.client(rcvbuf_bytes=8192) as client:
+        client.sock.settimeout(1)
+        with contextlib.suppress(TimeoutError, ConnectionError):
+            for _ in range(100):
+                client.send(request_bytes(target=target) * 1000)
+    assert fetch(instance.port).status == 200
 
 
 def test_several_large_downloads_at_once(minato: StartMinato, origin: MakeOrigin) -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from .harness import Minato, request_bytes
 from .harness.load import Nginx, Report, Wrk
+from .harness.proxy import rss_bytes
 
 StartMinato = Callable[..., Minato]
 
@@ -40,6 +41,15 @@ def test_load_runs_without_an_error_and_evenly(minato: StartMinato, nginx: Nginx
     assert_without_error(report)
     # 64 connections spread by hash over two queues: 1 to 2 is already a rare draw.
     assert max(used) < 3 * min(used), used
+
+
+def test_memory_does_not_grow_with_the_number_of_requests(minato: StartMinato, nginx: Nginx) -> None:
+    instance = minato({"host": nginx.url, "health_uri": "/"})
+    (worker,) = instance.workers()
+    Wrk(instance.port, seconds=2).report()
+    before = rss_bytes(worker)
+    assert_without_error(Wrk(instance.port, seconds=5).report())
+    assert rss_bytes(worker) < before + 4 * 1_048_576
 
 
 def test_a_thousand_connections_at_once_are_all_answered(minato: StartMinato, nginx: Nginx) -> None:

@@ -214,6 +214,37 @@ def fetch_or_none(port: int) -> Any:
         return None
 
 
+def test_worker_that_is_told_to_end_finishes_first_and_is_replaced(minato: StartMinato, origin: MakeApp) -> None:
+    app = origin()
+    instance = minato(app)
+    (old,) = instance.worker_pids()
+    with instance.client() as client:
+        client.send(request_bytes(target=b"/slow"))
+        app.wait_requests(1)
+        os.kill(old, signal.SIGTERM)
+        wait_until(lambda: set(instance.worker_pids()) - {old}, "another worker")
+        assert fetch(instance.port).status == 200
+        app.gate.set()
+        assert client.receive().body == b"slow\n"
+    wait_until(lambda: old not in instance.worker_pids(), "the old worker to end")
+
+
+def test_workers_serve_on_while_the_master_is_stopped(minato: StartMinato, origin: MakeApp) -> None:
+    instance = minato(origin(name="a"), workers=2, timeouts={"heartbeat": 1})
+    pids = instance.worker_pids()
+    os.kill(instance.pid, signal.SIGSTOP)
+    try:
+        deadline_s = time.monotonic() + 2.5
+        while time.monotonic() < deadline_s:
+            assert fetch(instance.port).get(b"x-origin") == b"a"
+    finally:
+        os.kill(instance.pid, signal.SIGCONT)
+    since = len(instance.lines)
+    instance.signal(signal.SIGUSR1)
+    instance.wait_for_log("reopening", since=since)
+    assert instance.worker_pids() == pids  # its own pause is not held against them
+
+
 def test_hanging_worker_is_killed_and_replaced(minato: StartMinato, origin: MakeApp) -> None:
     instance = minato(origin(name="a"), timeouts={"heartbeat": 2})
     (victim,) = instance.worker_pids()
