@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from .harness import Minato, request_bytes
+from .harness import Minato, request_bytes, wait_until
 from .harness.load import Nginx, Report, Wrk
 from .harness.proxy import rss_bytes
 
@@ -76,3 +77,21 @@ def test_fifty_reloads_under_load_fail_no_request(minato: StartMinato, nginx: Ng
     assert_without_error(report)
     assert instance.find_log(r"given up|Traceback|SIGKILL") == []
     assert len(instance.find_log(r"generation \d+ serves")) == 50
+
+
+def test_no_queued_connection_is_lost_by_reloads_and_by_fewer_workers(minato: StartMinato, nginx: Nginx) -> None:
+    """A connection for each request: some are always waiting in the queue of a slot whose worker changes or goes."""
+    instance = minato({"host": nginx.url, "health_uri": "/"}, workers=2)
+    load = Wrk(instance.port, seconds=10, connections=16, keep_alive=False)
+    try:
+        for _ in range(20):
+            instance.reload()
+            instance.signal(signal.SIGTTIN)
+            wait_until(lambda: len(instance.workers()) == 3, "a third worker")
+            instance.signal(signal.SIGTTOU)
+            wait_until(lambda: len(instance.workers()) == 2, "two workers")
+        assert load.is_running(), "the load ended too early"
+        report = load.report()
+    finally:
+        load.stop()
+    assert_without_error(report)
