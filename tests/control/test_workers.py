@@ -153,7 +153,7 @@ def test_more_workers_than_the_board_has_rows_roll_over(start: Start, config: Pa
     minato.wait_ready()
     for count in range(2, SPARE_ROWS + 3):
         minato.signal(signal.SIGTTIN)
-        minato.wait_for(f"{count} workers")
+        minato.wait_for(rf"\]: {count} workers")
     minato.wait_workers(*(f"{slot} gen 2" for slot in range(SPARE_ROWS + 2)))
     assert ask(port)["gen"] == "2"
 
