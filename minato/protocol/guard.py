@@ -14,8 +14,8 @@ from minato.protocol.message import Framing
 _CONTROL = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _FOLD = re.compile(rb"\r\n[ \t]")
 _BARE = re.compile(rb"\r(?!\n)|(?<!\r)\n")
-_LENGTH_LINE = re.compile(rb"\r\ncontent-length:[ \t]*([^\r]*?)[ \t]*(?=\r\n)", re.IGNORECASE)
-_CODING_LINE = re.compile(rb"\r\ntransfer-encoding:[ \t]*([^\r]*?)[ \t]*(?=\r\n)", re.IGNORECASE)
+_LENGTH_LINE = re.compile(rb"\r\ncontent-length:([^\r]*)", re.IGNORECASE)
+_CODING_LINE = re.compile(rb"\r\ntransfer-encoding:([^\r]*)", re.IGNORECASE)
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
 _STATUS_LINE = re.compile(rb"HTTP/([0-9])\.([0-9]) ([1-5][0-9][0-9])(?: ([\t \x21-\x7e\x80-\xff]*))?")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
@@ -90,7 +90,10 @@ def split_status_line(head: bytes) -> tuple[int, bytes, int]:
 
 def framing_lines(head: bytes) -> tuple[list[bytes], list[bytes]]:
     """Return the raw values of every Content-Length and every Transfer-Encoding line of a head."""
-    return _LENGTH_LINE.findall(head), _CODING_LINE.findall(head)
+    return (
+        [value.strip(b" \t") for value in _LENGTH_LINE.findall(head)],
+        [value.strip(b" \t") for value in _CODING_LINE.findall(head)],
+    )
 
 
 def declared_framing(lengths: list[bytes], codings: list[bytes], version: int) -> tuple[Framing, int] | None:
