@@ -24,7 +24,7 @@ class CachedAnswer:
     status: int
     reason: bytes
     fields: Fields
-    body: bytes
+    body: bytes | memoryview
 
 
 def make_answer(request: CacheRequest, stored: StoredResponse, now_s: float, cache_status: bytes) -> CachedAnswer:
@@ -56,7 +56,7 @@ def _wanted_range(fields: Fields, stored: StoredResponse) -> ByteRange | Unsatis
 
 
 def _partial(stored: StoredResponse, wanted: ByteRange, own: Fields) -> CachedAnswer:
-    body = stored.body[wanted.first : wanted.last + 1]
+    body = memoryview(stored.body)[wanted.first : wanted.last + 1]  # not a copy for every client
     fields = [field for field in stored.fields if field[0] != b"content-length"]
     own += [
         (b"content-range", b"bytes %d-%d/%d" % (wanted.first, wanted.last, len(stored.body))),

@@ -103,6 +103,16 @@ def test_a_single_range(value: str, status: int, body: bytes, content_range: byt
     assert field_values(answer.fields, b"content-length") == [b"%d" % len(body)]
 
 
+def test_a_range_is_a_view_of_the_stored_body_and_no_copy_for_every_slow_client() -> None:
+    cache = make_cache()
+    stored = must_store(cache, make_request(), make_head(FRESH), BODY)
+    for value in ("bytes=2-5", "bytes=0-", "bytes=-3"):
+        body = cache.answer(make_request(f"Range: {value}"), stored, NOW_S).body
+        assert isinstance(body, memoryview)
+        assert body.obj is stored.body
+    assert cache.answer(make_request(), stored, NOW_S).body is stored.body
+
+
 def test_ranges_are_for_get_and_200_alone() -> None:
     assert answer_to("Range: bytes=0-1", method=b"HEAD").status == 200
     assert answer_to("Range: bytes=0-1", status=404).status == 404
