@@ -99,6 +99,22 @@ class Cache:
         """
         return make_answer(request, stored, now_s, cache_status)
 
+    def find_plain_hit(self, key: PrimaryKey, now_s: float) -> StoredResponse | None:
+        """Return what answers a GET that has nothing to say about it: `lookup`, for the plainest case alone.
+
+        The request has no body and none of the fields in `DECIDING_FIELDS`; what is stored has no Vary. None means that
+        `lookup` has to be asked.
+        """
+        stored = self._store.only_variant(key)
+        if stored is None or stored.must_validate or stored.status == 204 or not stored.is_fresh(now_s):
+            return None
+        self._store.touch(stored)
+        return stored
+
+    def touch(self, stored: StoredResponse) -> None:
+        """A stored response answered once more without a lookup: it counts for what is evicted first."""
+        self._store.touch(stored)
+
     def forward_fields(self, request: CacheRequest) -> Fields:
         """Return the fields to forward on a MISS: the request's own, conditions and Range included.
 

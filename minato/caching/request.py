@@ -54,6 +54,21 @@ class RequestTraits:
     is_for_origin: bool = False
 
 
+DECIDING_FIELDS = frozenset(
+    {
+        b"cache-control",
+        b"pragma",
+        b"authorization",
+        b"range",
+        b"if-match",
+        b"if-none-match",
+        b"if-modified-since",
+        b"if-unmodified-since",
+        b"if-range",
+    }
+)
+"""Request fields on which it may depend how a stored response answers, besides those that its Vary names."""
+
 _CONTROL = frozenset({b"cache-control", b"pragma"})
 _FOR_ORIGIN = frozenset({b"if-match", b"if-unmodified-since"})
 _DECIDING = _CONTROL | _FOR_ORIGIN | {b"authorization"}

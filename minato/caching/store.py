@@ -52,6 +52,14 @@ class Store:
             return max(matching, key=lambda stored: (stored.date_s, stored.serial))
         return matching[0] if matching else None
 
+    def only_variant(self, key: PrimaryKey) -> StoredResponse | None:
+        """Return what is stored under a key whose responses have no Vary, None where there is nothing or more to it."""
+        resource = self._resources.get(key)
+        if resource is None or len(resource) != 1:
+            return None
+        group = resource.get(())
+        return None if group is None else group.get(())
+
     def touch(self, stored: StoredResponse) -> None:
         """Note a use of a stored response, for the eviction order. It does not lengthen its life."""
         if stored.is_live:

@@ -39,7 +39,7 @@ _NOT_KEPT = frozenset(
 
 @dataclass(slots=True, eq=False)
 class StoredResponse:
-    """A complete response. Once it is live, nothing but ``is_live`` ever changes.
+    """A complete response. Once it is live, nothing but ``is_live`` and ``rendered`` ever changes.
 
     Attributes:
         key: its primary cache key.
@@ -59,6 +59,7 @@ class StoredResponse:
         last_modified: the Last-Modified, or empty where there is none or it is no date.
         size_bytes: all memory that it takes, heads, keys and overhead included.
         serial: a larger one arrived later.
+        rendered: kept for whoever sends it: the whole answer's head in front of and behind the value of Age.
         is_live: whether the store still holds it; False for good once it was replaced, evicted or purged.
     """
 
@@ -80,6 +81,7 @@ class StoredResponse:
     size_bytes: int
     serial: int
     is_live: bool = False
+    rendered: tuple[bytes, bytes] | None = None
 
     @property
     def has_validator(self) -> bool:
@@ -171,5 +173,6 @@ def _count_bytes(stored: StoredResponse) -> int:
     strings += [value for value in stored.values if value is not None]
     total = ENTRY_OVERHEAD_BYTES + sum(map(len, strings)) + _BYTES_OVERHEAD * len(strings)
     for name, value in stored.fields:
-        total += len(name) + len(value) + 2 * _BYTES_OVERHEAD + _FIELD_OVERHEAD
+        # Twice the content: once more in the rendered head.
+        total += 2 * (len(name) + len(value)) + 2 * _BYTES_OVERHEAD + _FIELD_OVERHEAD
     return total

@@ -21,6 +21,9 @@ class Phase(enum.Enum):
     TUNNELLING = "tunnelling"
     DONE = "done"
 
+    followers: tuple[Phase, ...]
+    """The phases that may come next."""
+
 
 TRANSITIONS: dict[Phase, frozenset[Phase]] = {
     Phase.ROUTING: frozenset([Phase.CONNECTING, Phase.AWAITING_HEAD, Phase.DONE]),
@@ -34,13 +37,18 @@ TRANSITIONS: dict[Phase, frozenset[Phase]] = {
 }
 
 
+for _phase, _followers in TRANSITIONS.items():
+    # Looked up as an attribute and compared by identity: hashing an enum member calls Python code.
+    _phase.followers = tuple(_followers)
+
+
 class ImpossibleTransition(MinatoError):
     """A bug: the exchange was to go where it cannot go from here."""
 
 
 def check_transition(old: Phase, new: Phase) -> None:
     """Raise ImpossibleTransition, naming both, unless ``new`` may follow ``old``."""
-    if new not in TRANSITIONS[old]:
+    if new not in old.followers:
         raise ImpossibleTransition(f"from {old.name} to {new.name}")
 
 

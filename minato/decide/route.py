@@ -35,12 +35,13 @@ class RouteTable:
     ``a.example.org/api``.
     """
 
-    __slots__ = ("_any", "_exact", "_wildcards")
+    __slots__ = ("_any", "_exact", "_whole", "_wildcards")
 
     def __init__(self) -> None:
         self._exact: dict[bytes, _Node] = {}
         self._wildcards: dict[bytes, _Node] = {}
         self._any = _Node()
+        self._whole: dict[bytes, int] = {}  # exact hosts of one service and no prefix but /
 
     @classmethod
     def build(cls, services: Sequence[tuple[int, Service]]) -> RouteTable:
@@ -53,6 +54,11 @@ class RouteTable:
         for index, service in services:
             for rule in service.hosts:
                 table._add(rule, index)
+        table._whole = {
+            host: node.service
+            for host, node in table._exact.items()
+            if node.service is not None and not node.children and not host.startswith(b"[")
+        }
         return table
 
     def find(self, host: bytes, path: bytes) -> int | None:
@@ -65,6 +71,10 @@ class RouteTable:
         Raises:
             RequestError: 400; see ``split_path``.
         """
+        # Nearly every request: a name as it is in the config, its port cut off, whose rules are one for all paths.
+        index = self._whole.get(host if b":" not in host else host[: host.find(b":")])
+        if index is not None and _UNUSUAL.search(path) is None:
+            return index
         segments = split_path(path)
         for node in self._candidates(normalize_host(host)):
             service = _walk(node, segments)

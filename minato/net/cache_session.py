@@ -13,8 +13,8 @@ from minato.caching.status import ONLY_IF_CACHED, LookupReason, render_forwarded
 from minato.caching.stored import StoredResponse
 from minato.caching.writer import StoreWriter
 from minato.errors import ExchangeError, Source
-from minato.protocol.forward import strip_hop_by_hop
-from minato.protocol.message import Fields, ResponseHead
+from minato.protocol.fields import Fields, make_block
+from minato.protocol.message import ResponseHead
 
 _NOT_MODIFIED: Final = 304
 _GATEWAY_TIMEOUT: Final = 504
@@ -25,11 +25,12 @@ class CacheSession:
     """Made once per exchange where the cache is on.
 
     Attributes:
+        hit: the stored response that answers, None where the request is forwarded.
         reason: how the lookup came out, for the log and Cache-Status.
         not_stored: why the response is not stored, None where it is (being) stored or no response has come.
     """
 
-    __slots__ = ("_cache", "_request", "_request_time_s", "_stored", "_writer", "not_stored", "reason")
+    __slots__ = ("_cache", "_request", "_request_time_s", "_stored", "_writer", "hit", "not_stored", "reason")
 
     def __init__(self, cache: Cache, request: CacheRequest) -> None:
         self._cache = cache
@@ -37,6 +38,7 @@ class CacheSession:
         self._request_time_s = 0.0
         self._stored: StoredResponse | None = None  # to be validated
         self._writer: StoreWriter | None = None
+        self.hit: StoredResponse | None = None
         self.reason = LookupReason.BYPASS
         self.not_stored: NotStored | None = None
 
@@ -57,16 +59,18 @@ class CacheSession:
             fields = ((b"cache-status", ONLY_IF_CACHED),)
             raise ExchangeError(_GATEWAY_TIMEOUT, "nothing usable is stored", source=Source.DOWNSTREAM, fields=fields)
         if found.outcome is Outcome.HIT and found.stored is not None:
+            self.hit = found.stored
             return self._cache.answer(self._request, found.stored, now_s)
         self._stored = found.stored
         return None
 
-    def fields_to_forward(self, now_s: float) -> Fields:
-        """Return the end-to-end fields to send upstream: the request's, or those of a validation."""
+    def fields_to_forward(self, now_s: float) -> Fields | None:
+        """Return the end-to-end fields to send upstream where they are not the request's own: those of a validation."""
         self._request_time_s = now_s
         if self._stored is not None:
             return self._cache.validation_fields(self._request, self._stored)
-        return self._cache.forward_fields(self._request)
+        fields = self._cache.forward_fields(self._request)
+        return None if fields is self._request.fields else fields
 
     def is_validated_by(self, head: ResponseHead) -> bool:
         """Tell whether a final response says that the stored one is still good."""
@@ -75,7 +79,7 @@ class CacheSession:
     def freshen(self, head: ResponseHead, now_s: float) -> CachedAnswer:
         """Update the stored response by a 304 and answer from it."""
         assert self._stored is not None
-        head = replace(head, fields=strip_hop_by_hop(head.fields))
+        head = replace(head, block=make_block(head.block.end_to_end))
         fresh = self._cache.freshen(
             self._request, self._stored, head, request_time_s=self._request_time_s, response_time_s=now_s
         )
@@ -88,7 +92,7 @@ class CacheSession:
         self._cache.invalidate(request, head.status)
         if request.method not in _CACHEABLE_METHODS:
             return []
-        head = replace(head, fields=strip_hop_by_hop(head.fields))
+        head = replace(head, block=make_block(head.block.end_to_end))
         begun = self._cache.begin_store(request, head, request_time_s=self._request_time_s, response_time_s=now_s)
         if isinstance(begun, NotStored):
             self.not_stored = begun

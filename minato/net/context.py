@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 import ssl
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from ipaddress import ip_address
 from typing import Final
 
 from minato.caching.cache import Cache
+from minato.caching.stored import StoredResponse
 from minato.config.model import Config
 from minato.decide.pool import IdlePool
 from minato.errors import ExchangeError, Source
+from minato.net.codecs import Codecs
 from minato.net.loop import Loop
 from minato.net.runtime import ServiceRuntime, UpstreamRuntime
 from minato.net.upstream import UpstreamConnection
@@ -20,6 +23,8 @@ from minato.shared.board import Board, WorkerRow
 from minato.telemetry.access_log import AccessLog
 
 MAX_IDLE_PER_UPSTREAM: Final = 64
+_TRUSTED_IDLE_S: Final = 0.2
+_TRUSTED_ALIVE_S: Final = 0.02
 _SERVICE_UNAVAILABLE: Final = 503
 
 
@@ -36,6 +41,8 @@ class WorkerContext:
         pool: idle upstream connections.
         access_log: None when it is off.
         draining: whether every response is to close its connection.
+        date: the HTTP-date of this second.
+        trusts_some: whether there are trusted proxies at all.
     """
 
     def __init__(
@@ -55,23 +62,26 @@ class WorkerContext:
         self.row = row
         self.services = services
         self.cache = Cache(config.cache) if config.cache.enabled else None
+        self.touch: Callable[[StoredResponse], None] = self.cache.touch if self.cache is not None else _touch_nothing
         self.pool: IdlePool[UpstreamConnection] = IdlePool(MAX_IDLE_PER_UPSTREAM)
         self.access_log = access_log
+        self.codecs = Codecs(config)
         self.draining = False
         self._wake_health = wake_health
         self._rng = random.Random()
         self._tls = _make_tls_context(services)
+        self._upstream_cap = config.limits.upstream_connections
         self._trusted: dict[str, bool] = {}
-        self._date_second = 0
-        self._date = b""
+        self.trusts_some = bool(config.trusted_proxies)
+        self.date = b""
+        self._clock = loop.timer(self._tick)
+        self._tick()
 
-    def http_date(self) -> bytes:
-        """Return the Date of now, rendered once per second."""
-        second = int(self.loop.wall_s)
-        if second != self._date_second:
-            self._date_second = second
-            self._date = formatdate(second, usegmt=True).encode("ascii")
-        return self._date
+    def _tick(self) -> None:
+        """Render the date; each second."""
+        wall_s = time.time()
+        self.date = formatdate(wall_s, usegmt=True).encode("ascii")
+        self._clock.set(1.0 - wall_s % 1.0)
 
     def is_trusted(self, client: str) -> bool:
         """Tell whether X-Forwarded-* from that address are believed."""
@@ -86,22 +96,29 @@ class WorkerContext:
             known = self._trusted[client] = any(address in network for network in networks)
         return known
 
-    def pick_upstream(self, service: ServiceRuntime, tried: set[int]) -> UpstreamRuntime | None:
-        """Choose a healthy upstream with room that was not tried yet; None where there is none.
+    def pick_upstream(self, service: ServiceRuntime, tried: tuple[int, ...]) -> UpstreamRuntime | None:
+        """Choose a healthy upstream with room whose position was not tried yet; None where there is none.
 
         Raises:
             ExchangeError: 503, no upstream of the service is healthy, or all are full.
         """
         health = self.board.health
         upstreams = service.upstreams
-        cap = self.config.limits.upstream_connections
-        active = self.board.active
-        open_ = [
-            position
-            for position, upstream in enumerate(upstreams)
-            if health[upstream.index] and not (cap and active(upstream.index) >= cap)
-        ]
-        if not open_:
+        candidates: Sequence[int] = service.positions
+        if tried or self._upstream_cap:
+            candidates = self._open_positions(service)
+            if candidates and tried:
+                candidates = [position for position in candidates if position not in tried]
+                if not candidates:
+                    return None
+        else:
+            for upstream in upstreams:
+                if not health[upstream.index]:
+                    candidates = self._open_positions(service)
+                    break
+        if len(candidates) == 1:
+            return upstreams[candidates[0]]
+        if not candidates:
             raise ExchangeError(
                 _SERVICE_UNAVAILABLE,
                 "no upstream is available",
@@ -109,17 +126,28 @@ class WorkerContext:
                 source=Source.UPSTREAM,
                 fields=((b"retry-after", b"%d" % max(1, round(self.config.health.interval_s))),),
             )
-        candidates = [position for position in open_ if position not in tried]
-        if not candidates:
-            return None
-        position = service.balancer.pick(candidates, lambda at: active(upstreams[at].index), self._rng)
-        tried.add(position)
-        return upstreams[position]
+        return upstreams[service.balancer.pick(candidates, service.active, self._rng)]
+
+    def _open_positions(self, service: ServiceRuntime) -> Sequence[int]:
+        """Return the positions of the upstreams that are healthy and have room."""
+        health = self.board.health
+        cap = self._upstream_cap
+        active = self.board.active
+        return [
+            upstream.position
+            for upstream in service.upstreams
+            if health[upstream.index] and not (cap and active(upstream.index) >= cap)
+        ]
 
     def idle_connection(self, upstream: UpstreamRuntime, must_be_alive: bool) -> UpstreamConnection | None:
-        """Take a pooled connection; one that was found dead on the way is closed."""
+        """Take a pooled connection; one that was found dead on the way is closed.
+
+        The loop hears of an idle connection that ends, but perhaps only after this. One that was used a moment ago is
+        trusted all the same, the moment being shorter for a request that could not be sent once more; others are asked.
+        """
+        trusted_since_s = self.loop.now_s - (_TRUSTED_ALIVE_S if must_be_alive else _TRUSTED_IDLE_S)
         while (connection := self.pool.take(upstream.origin)) is not None:
-            if not must_be_alive or connection.is_alive():
+            if connection.idle_since_s > trusted_since_s or connection.is_alive():
                 return connection
             connection.close()
         return None
@@ -127,7 +155,13 @@ class WorkerContext:
     def new_connection(self, upstream: UpstreamRuntime) -> UpstreamConnection:
         """Make a connection that is not connected yet."""
         return UpstreamConnection(
-            self.loop, upstream, self.config.timeouts, self.config.limits, self._tls, self._keep_idle, self._forget_idle
+            self.loop,
+            upstream,
+            self.config.timeouts,
+            self.codecs.make_client_codec(),
+            self._tls,
+            self._keep_idle,
+            self._forget_idle,
         )
 
     def report_refused(self, upstream: UpstreamRuntime) -> None:
@@ -151,6 +185,10 @@ class WorkerContext:
 
     def _forget_idle(self, connection: UpstreamConnection) -> None:
         self.pool.forget(connection.upstream.origin, connection)
+
+
+def _touch_nothing(stored: StoredResponse) -> None:
+    """There is no cache whose order it could change."""
 
 
 def _make_tls_context(services: tuple[ServiceRuntime, ...]) -> ssl.SSLContext | None:

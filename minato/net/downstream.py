@@ -14,19 +14,20 @@ from minato.decide.route import RouteTable
 from minato.errors import RequestError
 from minato.net.context import WorkerContext
 from minato.net.exchange import Exchange
+from minato.net.hits import answer_hot, answer_plain_hit
 from minato.net.record import record_refused_head
 from minato.net.stream import Stream
 from minato.net.tunnel import Tunnel
 from minato.net.upstream import UpstreamConnection
 from minato.protocol.codec import ServerCodec, Signal
 from minato.protocol.guard import Malformed
-from minato.protocol.h11_codec import H11ServerCodec
 from minato.protocol.message import Fields, Framing, RequestHead
 from minato.protocol.render import Persistence, reason_phrase, render_interim, render_response
 
 _MAX_BUFFERED_BYTES: Final = 65_536
 _LINGER_S: Final = 2.0
-_LEFT_GRACE_S: Final = 0.5
+_LEFT_GRACE_S: Final = 0.9
+_HALF_CLOSE_S: Final = 0.1
 _HTTP_1_1: Final = 11
 _PROBE: Final = render_interim(100, b"Continue", [])
 
@@ -47,29 +48,35 @@ class Downstream:
     """One client connection.
 
     Attributes:
-        address: the client's address without port.
+        address: the client's address without port; ``address_bytes`` for the wire.
         routes: of the configured address it came in on.
         state: what it is doing.
         half_closed: whether the client has sent its FIN.
+        stream: its stream; while it is congested no more is to be written until the exchange hears on_client_drained.
+        write: queues bytes for the client.
     """
 
     __slots__ = (
         "_advancing",
+        "_client_idle_s",
         "_codec",
         "_context",
         "_exchange",
+        "_max_buffered_bytes",
         "_on_closed",
         "_request_open",
         "_requests",
         "_reset_at_end",
         "_sent_at_end",
-        "_stream",
         "_timer",
         "_tunnel",
         "address",
+        "address_bytes",
         "half_closed",
         "routes",
         "state",
+        "stream",
+        "write",
     )
 
     def __init__(
@@ -81,11 +88,14 @@ class Downstream:
         on_closed: Callable[[Downstream], None],
     ) -> None:
         self.address = address
+        self.address_bytes = address.encode("ascii")
         self.routes = routes
         self.state = ClientState.WAITING
         self.half_closed = False
         self._context = context
-        self._codec: ServerCodec = H11ServerCodec(context.config.limits)
+        self._max_buffered_bytes = max(_MAX_BUFFERED_BYTES, context.config.limits.header_bytes + 1)
+        self._client_idle_s = context.config.timeouts.client_idle_s
+        self._codec: ServerCodec = context.codecs.make_server_codec()
         self._exchange: Exchange | None = None
         self._tunnel: Tunnel | None = None
         self._request_open = False  # whether the present request's body has not ended
@@ -95,8 +105,9 @@ class Downstream:
         self._sent_at_end = 0  # sent bytes when the client's FIN came
         self._on_closed = on_closed
         self._timer = context.loop.timer(self._on_deadline)
-        self._stream = stream_of(self)
-        self._stream.start()
+        self.stream = stream_of(self)
+        self.write = self.stream.write
+        self.stream.start()
         # The first head is due from the accept on, so that silent connections do not pile up.
         self._timer.set(context.config.timeouts.client_header_s)
 
@@ -104,23 +115,11 @@ class Downstream:
         return f"<Downstream {self.address} {self.state.value}, request {self._requests}>"
 
     @property
-    def congested(self) -> bool:
-        """Whether the client is slow: no more is to be written until the exchange hears ``on_client_drained``."""
-        return self._stream.congested
-
-    @property
-    def request_complete(self) -> bool:
-        return not self._request_open
-
-    @property
     def is_idle(self) -> bool:
         """Whether it is between requests with nothing under way."""
-        return self.state is ClientState.WAITING and not self._stream.pending_bytes
+        return self.state is ClientState.WAITING and not self.stream.pending_bytes
 
     # -- what the exchange asks for
-
-    def write(self, data: bytes) -> None:
-        self._stream.write(data)
 
     def continue_request(self) -> None:
         """The exchange wants the body (again)."""
@@ -146,8 +145,9 @@ class Downstream:
             self._begin_closing()
             return
         self.state = ClientState.WAITING
-        self._timer.set(self._context.config.timeouts.client_idle_s)
-        self.continue_request()
+        self._timer.set(self._client_idle_s)
+        if self._codec.buffered_bytes or self.half_closed or not self.stream.is_reading:
+            self.continue_request()
 
     def abort_exchange(self, *, reset: bool) -> None:
         """The response cannot be completed: close so that the client sees it, with a RST where only that shows it."""
@@ -155,16 +155,17 @@ class Downstream:
         self._reset_at_end = reset
         self._begin_closing()
 
-    def start_tunnel(self, upstream: UpstreamConnection) -> Tunnel:
-        """Join this connection with the upstream's; the tunnel's end is the exchange's."""
+    def start_tunnel(self, upstream: UpstreamConnection) -> tuple[Tunnel, bytes, bytes]:
+        """Join this connection with the upstream's; the tunnel's end is the exchange's.
+
+        Returns:
+            The tunnel, for the exchange to begin, and what has come already for the client and for the upstream.
+        """
         stream, early = upstream.start_tunnel()
         self.state = ClientState.TUNNEL
         self._timer.cancel()
-        tunnel = self._tunnel = Tunnel(self._stream, stream, self._on_tunnel_closed)
-        tunnel.send_early(early, self._codec.take_rest())
-        if self.half_closed:
-            tunnel.client_ended()
-        return tunnel
+        self._tunnel = Tunnel(self.stream, stream, self._on_tunnel_closed)
+        return self._tunnel, early, self._codec.take_rest()
 
     def close(self) -> None:
         """Close at once, whatever is under way."""
@@ -174,21 +175,23 @@ class Downstream:
             self._tunnel.close()
             return
         self.state = ClientState.CLOSED
-        self._timer.cancel()
+        self._timer.close()
         exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.on_client_left()
-        if self._reset_at_end:
-            self._stream.reset()
-        else:
-            self._stream.close()
-        self._on_closed(self)
+        try:
+            if exchange is not None:
+                exchange.on_client_left()
+        finally:  # whatever became of the exchange
+            if self._reset_at_end:
+                self.stream.reset()
+            else:
+                self.stream.close()
+            self._on_closed(self)
 
     # -- what the stream reports
 
     def on_readable(self) -> None:
         try:
-            data = self._stream.recv()
+            data = self.stream.recv()
         except OSError:
             self.close()
             return
@@ -201,6 +204,11 @@ class Downstream:
         if not data:
             self._on_client_end()
             return
+        if self.state is ClientState.WAITING and not self.stream.congested:
+            head = self._codec.recall(data)
+            if head is not None:
+                self._begin_repeated(head)
+                return
         self._codec.feed(data)
         self._advance()
 
@@ -238,14 +246,14 @@ class Downstream:
         """Do one thing; tell whether there may be another."""
         exchange = self._exchange
         if exchange is None:
-            if self.state not in (ClientState.WAITING, ClientState.READING_HEAD) or self._stream.congested:
+            if self.state not in (ClientState.WAITING, ClientState.READING_HEAD) or self.stream.congested:
                 return False
             event = self._codec.next_event()
             if not isinstance(event, RequestHead):
                 self._await_head()
                 return False
             self._begin_exchange(event)
-            return True
+            return self._exchange is None or self._request_open
         if not self._request_open:
             return False
         if not exchange.wants_body:
@@ -253,10 +261,14 @@ class Downstream:
             return False
         event = self._codec.next_event()
         if event is Signal.NEED_DATA:
-            self._timer.set(self._context.config.timeouts.client_body_s)
+            if self.half_closed:
+                self._give_up_request(exchange)
+            else:
+                self._timer.set(self._context.config.timeouts.client_body_s)
             return False
         if event is Signal.END:
             self._request_open = False
+            exchange.request_complete = True
             self._timer.cancel()
             exchange.on_request_end()
         else:
@@ -276,20 +288,36 @@ class Downstream:
     def _begin_exchange(self, head: RequestHead) -> None:
         self._timer.cancel()
         self._requests += 1
-        self.state = ClientState.EXCHANGING
         self._request_open = True
         if head.framing is Framing.NONE or (head.framing is Framing.LENGTH and not head.length_bytes):
             self._request_open = self._codec.next_event() is not Signal.END
-        exchange = self._exchange = Exchange(self._context, self, head)
+            if answer_plain_hit(self._context, self, head):
+                self.state = ClientState.WAITING
+                self._timer.set(self._client_idle_s)
+                return
+        self.state = ClientState.EXCHANGING
+        exchange = Exchange(self._context, self, head, request_complete=not self._request_open)
+        self._exchange = exchange
+        exchange.begin()
+
+    def _begin_repeated(self, head: RequestHead) -> None:
+        """A whole request came whose very bytes were seen before: answer it again, or begin its exchange."""
+        self._requests += 1
+        if answer_hot(self._context, self, head):
+            self._timer.set(self._client_idle_s)
+            return
+        self._timer.cancel()
+        self.state = ClientState.EXCHANGING
+        exchange = self._exchange = Exchange(self._context, self, head, request_complete=True)
         exchange.begin()
 
     def _update_reading(self) -> None:
         if self.state in (ClientState.CLOSED, ClientState.TUNNEL) or self.half_closed:
             return
-        if self._codec.buffered_bytes < _MAX_BUFFERED_BYTES or self.state is ClientState.LINGERING:
-            self._stream.resume_reading()
-        else:
-            self._stream.pause_reading()
+        if self._codec.buffered_bytes >= self._max_buffered_bytes and self.state is not ClientState.LINGERING:
+            self.stream.pause_reading()
+        elif not self.stream.is_reading:
+            self.stream.resume_reading()
 
     def _refuse(self, error: Malformed) -> None:
         """A request that cannot be read: tell the exchange, or answer it here, and close."""
@@ -301,7 +329,7 @@ class Downstream:
     def _answer_refused(self, status: int, reason: str) -> None:
         context = self._context
         public = _PUBLIC_REASONS.get(status, "malformed request").encode("ascii") + b"\n"
-        fields: Fields = [(b"content-type", b"text/plain"), (b"date", context.http_date())]
+        fields: Fields = [(b"content-type", b"text/plain"), (b"date", context.date)]
         self.write(
             render_response(status, reason_phrase(status), fields, Framing.LENGTH, len(public), b"close") + public
         )
@@ -313,27 +341,39 @@ class Downstream:
     def _on_client_end(self) -> None:
         """The client sent its FIN. It may have left, or only have closed its half and still wait for the response."""
         self.half_closed = True
-        self._stream.pause_reading()
+        self.stream.pause_reading()
         exchange = self._exchange
         if exchange is None:
             self._advance()  # requests that are buffered are still answered
             if self.state in (ClientState.WAITING, ClientState.READING_HEAD):
                 self._begin_closing()
         elif self._request_open:
-            self.close()
+            self._give_up_request(exchange)
         elif not exchange.response_begun and exchange.head.version >= _HTTP_1_1:
             # A client that left answers this with a RST, and its exchange ends; one that waits skips the interim
             # response (RFC 9110, 15.2: "A client MUST be able to parse one or more 1xx responses").
             self.write(_PROBE)
-        elif exchange.response_begun:
+        elif not exchange.response_begun:
+            # There is nothing to probe an HTTP/1.0 client with. One that closes its half does so right behind the
+            # request; one that ends later, while it waits, has left.
+            if self._context.loop.now_s - exchange.began_s > _HALF_CLOSE_S:
+                self.close()
+        else:
             # Had it left, the next bytes of the response would be answered with a RST. If none come, it counts as gone.
-            self._sent_at_end = self._stream.sent_bytes
+            self._sent_at_end = self.stream.sent_bytes
             self._timer.set(_LEFT_GRACE_S)
+
+    def _give_up_request(self, exchange: Exchange) -> None:
+        """The client ended in the middle of a body, so the rest will never come. What was answered still goes out."""
+        self._exchange = None
+        exchange.on_client_left()
+        self._begin_closing()
 
     def _begin_closing(self) -> None:
         self.state = ClientState.CLOSING
         self._timer.cancel()
-        if self._stream.flush():
+        self.stream.tells_flushed = True
+        if self.stream.flush():
             self._finish_closing()
 
     def _finish_closing(self) -> None:
@@ -345,8 +385,8 @@ class Downstream:
             return
         self.state = ClientState.LINGERING
         self._codec.take_rest()
-        self._stream.shutdown_write()
-        self._stream.resume_reading()
+        self.stream.shutdown_write()
+        self.stream.resume_reading()
         self._timer.set(_LINGER_S)
 
     def _on_end_while_closing(self) -> None:
@@ -354,21 +394,27 @@ class Downstream:
         if self.state is ClientState.LINGERING:
             self.close()
         else:
-            self._stream.pause_reading()
+            self.stream.pause_reading()
 
     def _on_tunnel_closed(self) -> None:
         self.state = ClientState.CLOSED
         exchange, self._exchange = self._exchange, None
-        if exchange is not None:
-            exchange.on_tunnel_closed()
-        self._on_closed(self)
+        try:
+            if exchange is not None:
+                exchange.on_tunnel_closed()
+        finally:
+            self._on_closed(self)
 
     def _on_deadline(self) -> None:
         if self.state is ClientState.READING_HEAD:
             self._answer_refused(408, "the head did not come in time")
         elif self.state is ClientState.EXCHANGING and self._request_open and self._exchange is not None:
             self._exchange.on_request_malformed(RequestError(408, _PUBLIC_REASONS[408]))
-        elif self.state is not ClientState.EXCHANGING or self._stream.sent_bytes == self._sent_at_end:
+        elif self.state is ClientState.EXCHANGING and (
+            self.stream.pending_bytes or self.stream.sent_bytes != self._sent_at_end
+        ):
+            pass  # it ended its half, but it takes the response: had it left, it would have answered with a RST
+        else:
             self.close()
 
 

@@ -25,11 +25,12 @@ from minato.errors import ExchangeError, RequestError, Source, UpstreamError
 from minato.net.cache_session import CacheSession
 from minato.net.context import WorkerContext
 from minato.net.forwarding import build_cache_request, render_upstream_request
-from minato.net.record import describe_request, record_begin, record_exchange
+from minato.net.hits import keep_hot
+from minato.net.record import describe_request, record_access
 from minato.net.runtime import ServiceRuntime, UpstreamRuntime
 from minato.net.upstream import UpstreamConnection
 from minato.protocol import render
-from minato.protocol.forward import forward_interim_fields, forward_response_fields, strip_hop_by_hop
+from minato.protocol.forward import forward_interim_fields, forward_response_lines
 from minato.protocol.message import Fields, Framing, RequestHead, ResponseHead
 from minato.protocol.render import Persistence
 from minato.shared.board import Counter
@@ -48,6 +49,7 @@ _FIRST_FINAL: Final = 200
 _NO_CONTENT: Final = 204
 _NOT_MODIFIED: Final = 304
 _HTTP_1_1: Final = 11
+_CHUNKED: Final = Framing.CHUNKED
 _BODILESS: Final = frozenset([_NO_CONTENT, _NOT_MODIFIED])
 
 
@@ -55,13 +57,14 @@ class Exchange:
     """One request and its response.
 
     Attributes:
+        began_s: monotonic second at which its head was read.
         head: the request's head.
         phase: where it stands (decide.exchange).
+        request_complete: whether all of the request has come; set by the client's connection.
         response_begun: whether bytes of a final response went downstream.
     """
 
     __slots__ = (
-        "_began_s",
         "_body_bytes_down",
         "_body_bytes_up",
         "_cache",
@@ -71,6 +74,7 @@ class Exchange:
         "_framing_down",
         "_fresh_retried",
         "_freshened",
+        "_must_close",
         "_persistence",
         "_replay",
         "_retries_left",
@@ -79,25 +83,30 @@ class Exchange:
         "_tried",
         "_tunnel",
         "_upstream",
+        "began_s",
         "head",
         "phase",
+        "request_complete",
         "response_begun",
     )
 
-    def __init__(self, context: WorkerContext, client: Downstream, head: RequestHead) -> None:
+    def __init__(
+        self, context: WorkerContext, client: Downstream, head: RequestHead, *, request_complete: bool
+    ) -> None:
         self.head = head
+        self.request_complete = request_complete
         self.phase = Phase.ROUTING
         self.response_begun = False
         self._context = context
         self._client = client
-        self._began_s = context.loop.now_s
+        self.began_s = context.loop.now_s
         self._service: ServiceRuntime | None = None
         self._cache: CacheSession | None = None
         self._freshened: CachedAnswer | None = None
         self._upstream: UpstreamRuntime | None = None  # the one tried last
         self._connection: UpstreamConnection | None = None
         self._tunnel: Tunnel | None = None
-        self._tried: set[int] = set()
+        self._tried: tuple[int, ...] = ()  # positions in the service
         self._retries_left = 0
         self._fresh_retried = False
         self._replay: list[bytes] | None = []  # body pieces sent so far; None once they are not all kept
@@ -106,14 +115,11 @@ class Exchange:
         self._framing_down = Framing.NONE
         self._persistence = Persistence.KEEP
         self._status = 0
-        record_begin(context)
+        self._must_close = False
+        context.row.request_begun()
 
     def __repr__(self) -> str:
         return f"<Exchange {self.head.method!r} {self.head.target[:80]!r} {self.phase.value}>"
-
-    @property
-    def request_complete(self) -> bool:
-        return self._client.request_complete
 
     @property
     def wants_body(self) -> bool:
@@ -129,7 +135,7 @@ class Exchange:
         """Route the request and answer or forward it."""
         try:
             self._route()
-            if not self._answer_from_cache():
+            if self._context.cache is None or not self._answer_from_cache():
                 self._attempt()
         except ExchangeError as error:
             self._fail(error)
@@ -189,8 +195,9 @@ class Exchange:
         if self._cache is not None:
             self._cache.write(data)
         self._body_bytes_down += len(data)
-        self._client.write(render.encode_piece(self._framing_down, data))
-        if self._client.congested and self._connection is not None:
+        client = self._client
+        client.write(data if self._framing_down is not _CHUNKED else render.encode_piece(_CHUNKED, data))
+        if client.stream.congested and self._connection is not None:
             self._connection.pause()
 
     def on_response_end(self) -> None:
@@ -200,7 +207,8 @@ class Exchange:
             return
         if self._cache is not None:
             self._cache.commit(self._context.loop.wall_s)
-        self._client.write(render.encode_end(self._framing_down))
+        if self._framing_down is _CHUNKED:
+            self._client.write(render.encode_end(_CHUNKED))
         self._end("")
         self._client.finish_exchange(self._persistence)
 
@@ -231,15 +239,22 @@ class Exchange:
     # -- routing and the cache
 
     def _go(self, phase: Phase) -> None:
-        check_transition(self.phase, phase)
+        if phase not in self.phase.followers:
+            check_transition(self.phase, phase)
         self.phase = phase
 
     def _route(self) -> None:
         """Find the service; check what can be checked before anything is sent."""
         head = self.head
-        index = self._client.routes.find(head.host, b"/" if head.path == b"*" else head.path)
-        if index is None:
-            raise RequestError(404, "no such service")
+        routes = self._client.routes
+        if head.routed is not None and head.routed[0] is routes:
+            index = head.routed[1]
+        else:
+            found = routes.find(head.host, b"/" if head.path == b"*" else head.path)
+            if found is None:
+                raise RequestError(404, "no such service")
+            index = found
+            head.routed = (routes, index)
         cap = self._context.config.limits.body_bytes
         if cap and head.length_bytes > cap:
             raise RequestError(413, "the request's body is too large")
@@ -270,9 +285,12 @@ class Exchange:
         if not bodiless:
             framing = Framing.LENGTH
             fields = [field for field in fields if field[0] != b"content-length"]
-        self._send_head(answer.status, answer.reason, fields, framing, len(answer.body))
-        self._client.write(answer.body)
-        self._body_bytes_down = len(answer.body)
+        body = answer.body
+        head = self._send_head(answer.status, answer.reason, render.render_lines(fields), framing, len(body))
+        self._client.write(body)
+        self._body_bytes_down = len(body)
+        if self._cache is not None and self._cache.hit is not None and self._persistence is Persistence.KEEP:
+            keep_hot(self._context, self._client, self.head, self._cache.hit, head + body)
         self._end("")
         self._client.finish_exchange(self._persistence)
 
@@ -291,10 +309,14 @@ class Exchange:
         if upstream is None:
             raise UpstreamError(502, "the upstream failed", detail="no other upstream to try", retryable=False)
         self._upstream = upstream
+        self._tried = (*self._tried, upstream.position)
         self._context.row.upstream_begin(upstream.index)
         pooled = None
         if not self._fresh_retried:
-            pooled = self._context.idle_connection(upstream, self.head.method not in IDEMPOTENT_METHODS)
+            # What cannot be sent once more is not risked on a connection that may be dead.
+            head = self.head
+            must_be_alive = head.method not in IDEMPOTENT_METHODS or head.framing is not Framing.NONE
+            pooled = self._context.idle_connection(upstream, must_be_alive)
         if pooled is not None:
             self._connection = pooled
             pooled.reuse(self)
@@ -310,15 +332,16 @@ class Exchange:
         assert connection is not None and upstream is not None
         self._go(Phase.AWAITING_HEAD)
         context = self._context
-        if self._cache is not None:
-            end_to_end = self._cache.fields_to_forward(context.loop.wall_s)
-        else:
-            end_to_end = strip_hop_by_hop(head.fields)
-        connection.send_head(head, render_upstream_request(context, self._client.address, head, end_to_end, upstream))
-        for piece in self._replay or ():
-            connection.send(render.encode_piece(head.framing, piece))
+        altered = self._cache.fields_to_forward(context.loop.wall_s) if self._cache is not None else None
+        connection.send_head(
+            head, render_upstream_request(context, self._client.address_bytes, head, altered, upstream)
+        )
+        if self._replay:
+            for piece in self._replay:
+                connection.send(render.encode_piece(head.framing, piece))
         if self.request_complete:
-            connection.send(render.encode_end(head.framing))
+            if head.framing is _CHUNKED:
+                connection.send(render.encode_end(_CHUNKED))
             connection.await_response()
         else:
             self._client.continue_request()
@@ -340,23 +363,32 @@ class Exchange:
     def _relay_head(self, head: ResponseHead) -> None:
         self._go(Phase.RELAYING)
         context = self._context
-        fields = forward_response_fields(self.head.method, head, context.http_date())
+        lines = forward_response_lines(self.head.method, head, context.date)
         if self._cache is not None:
-            fields += self._cache.begin(head, context.loop.wall_s)
-        framing, length_bytes = render.response_framing(self.head, head.framing, head.length_bytes)
-        self._send_head(head.status, head.reason, fields, framing, length_bytes)
+            lines += render.render_lines(self._cache.begin(head, context.loop.wall_s))
+        framing = head.framing
+        if framing is Framing.CLOSE or framing is _CHUNKED:
+            framing = render.unknown_length_framing(self.head)
+        self._send_head(head.status, head.reason, lines, framing, head.length_bytes)
 
-    def _send_head(self, status: int, reason: bytes, fields: Fields, framing: Framing, length_bytes: int) -> None:
-        """Send the final response's head; from here on the exchange can only be completed or cut."""
+    def _send_head(self, status: int, reason: bytes, lines: bytes, framing: Framing, length_bytes: int) -> bytes:
+        """Send the final response's head and return it; from here on the exchange can only be completed or cut."""
         self._status = status
         self.response_begun = True
         self._replay = None
         self._framing_down = framing
         # A response that is there before the request is whole may leave the rest of it unread (RFC 9112, 9.3).
-        keep = self.head.keep_alive and self.request_complete and not self._context.draining
-        self._persistence = Persistence.KEEP if keep and framing is not Framing.CLOSE else Persistence.CLOSE
-        connection = render.connection_value(self.head, self._persistence)
-        self._client.write(render.render_response(status, reason, fields, framing, length_bytes, connection))
+        head = self.head
+        keep = head.keep_alive and self.request_complete and not (self._context.draining or self._must_close)
+        if keep and framing is not Framing.CLOSE:
+            self._persistence = Persistence.KEEP
+            connection = b"" if head.version >= _HTTP_1_1 else b"keep-alive"
+        else:
+            self._persistence = Persistence.CLOSE
+            connection = b"close"
+        wire = render.render_response_head(status, reason, lines, framing, length_bytes, connection)
+        self._client.write(wire)
+        return wire
 
     def _open_tunnel(self, head: ResponseHead) -> None:
         """The upstream switches protocols, as the client asked: join the two connections."""
@@ -368,7 +400,8 @@ class Exchange:
         fields = [*forward_interim_fields(head), (b"upgrade", head.upgrade)]
         self._client.write(render.render_response(101, head.reason, fields, Framing.NONE, 0, b"upgrade"))
         self._connection = None
-        self._tunnel = self._client.start_tunnel(connection)
+        self._tunnel, to_client, to_upstream = self._client.start_tunnel(connection)
+        self._tunnel.begin(to_client, to_upstream, client_ended=self._client.half_closed)
 
     # -- failing
 
@@ -402,12 +435,15 @@ class Exchange:
             log.warning("%s (%s, %s)", error.detail, describe_request(self.head), verdict.value)
             self._fail(error)
             return
-        log.info("%s (%s, %s)", error.detail, describe_request(self.head), verdict.value)
-        self._context.row.add(Counter.RETRIES)
         try:
             self._attempt()
-        except ExchangeError:
-            self._fail(error)  # the first failure says more than that there is nobody else
+        except ExchangeError as nobody:
+            # The first failure says more to the client than that there is nobody else.
+            log.warning("%s (%s, %s)", error.detail, describe_request(self.head), nobody.detail)
+            self._fail(error)
+            return
+        log.info("%s (%s, %s)", error.detail, describe_request(self.head), verdict.value)
+        self._context.row.add(Counter.RETRIES)
 
     def _fail(self, error: ExchangeError) -> None:
         """End the exchange: with an answer where nothing was sent yet, with a cut that shows otherwise."""
@@ -420,12 +456,11 @@ class Exchange:
             self._client.abort_exchange(reset=self._framing_down is Framing.CLOSE)
             return
         body = error.public.encode("ascii") + b"\n"
-        fields: Fields = [(b"content-type", b"text/plain"), (b"date", self._context.http_date()), *error.fields]
-        if error.source is Source.DOWNSTREAM and error.status == 400:
-            self.head.keep_alive = False
-        if not self._client.discard_request():
-            self.head.keep_alive = False
-        self._send_head(error.status, render.reason_phrase(error.status), fields, Framing.LENGTH, len(body))
+        fields: Fields = [(b"content-type", b"text/plain"), (b"date", self._context.date), *error.fields]
+        self._must_close = error.source is Source.DOWNSTREAM and error.status == 400
+        self.request_complete = self._client.discard_request()
+        lines = render.render_lines(fields)
+        self._send_head(error.status, render.reason_phrase(error.status), lines, Framing.LENGTH, len(body))
         if self.head.method != b"HEAD":
             self._client.write(body)
             self._body_bytes_down = len(body)
@@ -451,15 +486,17 @@ class Exchange:
     def _end(self, failure: str) -> None:
         """Count and log the exchange; nothing is sent after this."""
         self._go(Phase.DONE)
-        record_exchange(
-            self._context,
-            self.head,
-            client=self._client.address,
-            status=self._status,
-            bytes_up=self._body_bytes_up,
-            bytes_down=self._body_bytes_down,
-            began_s=self._began_s,
-            upstream=self._upstream,
-            cache=self._cache.label if self._cache is not None else "",
-            failure=failure,
-        )
+        context = self._context
+        context.row.request_over(self._status, self._body_bytes_up, self._body_bytes_down)
+        if context.access_log is not None:
+            record_access(
+                context,
+                self.head,
+                client=self._client.address,
+                status=self._status,
+                bytes_down=self._body_bytes_down,
+                began_s=self.began_s,
+                upstream=self._upstream,
+                cache=self._cache.label if self._cache is not None else "",
+                failure=failure,
+            )

@@ -5,9 +5,10 @@ from __future__ import annotations
 from minato.caching.request import CacheRequest
 from minato.net.context import WorkerContext
 from minato.net.runtime import UpstreamRuntime
-from minato.protocol.forward import forward_request_fields, join_target, strip_hop_by_hop
-from minato.protocol.message import Fields, Framing, RequestHead, first_value
-from minato.protocol.render import render_request
+from minato.protocol.fields import Fields, first_value
+from minato.protocol.forward import forward_request_fields, forward_request_lines, join_target
+from minato.protocol.message import Framing, RequestHead
+from minato.protocol.render import render_lines, render_request_head
 
 
 def build_cache_request(context: WorkerContext, client: str, head: RequestHead, service: int) -> CacheRequest:
@@ -15,7 +16,7 @@ def build_cache_request(context: WorkerContext, client: str, head: RequestHead, 
 
     What is forwarded and names another resource must be in the key: a trusted proxy's X-Forwarded-Proto and -Host are.
     """
-    fields = strip_hop_by_hop(head.fields)
+    fields = head.block.end_to_end
     trusted = context.is_trusted(client)
     proto = first_value(fields, b"x-forwarded-proto") if trusted else None
     host = first_value(fields, b"x-forwarded-host") if trusted else None
@@ -31,11 +32,16 @@ def build_cache_request(context: WorkerContext, client: str, head: RequestHead, 
 
 
 def render_upstream_request(
-    context: WorkerContext, client: str, head: RequestHead, end_to_end: Fields, upstream: UpstreamRuntime
+    context: WorkerContext, client: bytes, head: RequestHead, altered: Fields | None, upstream: UpstreamRuntime
 ) -> bytes:
-    """Return the head of the request to an upstream; ``end_to_end`` are its fields without those for one connection."""
-    fields = forward_request_fields(
-        head, end_to_end, client.encode("ascii"), context.is_trusted(client), upstream.authority
-    )
-    target = join_target(upstream.prefix, upstream.query, head.path)
-    return render_request(head.method, target, fields, head.framing, head.length_bytes)
+    """Return the head of the request to an upstream; ``altered`` are its end-to-end fields if they are not its own."""
+    trusted = context.trusts_some and context.is_trusted(client.decode("ascii"))
+    if altered is None and not trusted:
+        lines = forward_request_lines(head, client, upstream.authority)
+    else:
+        fields = altered if altered is not None else head.block.end_to_end
+        lines = render_lines(forward_request_fields(head, fields, client, trusted, upstream.authority))
+    target = head.path
+    if upstream.prefix or upstream.query:
+        target = join_target(upstream.prefix, upstream.query, target)
+    return render_request_head(head.method, target, lines, head.framing, head.length_bytes)

@@ -9,6 +9,7 @@ import select
 import time
 from collections.abc import Callable
 from itertools import count
+from typing import Protocol
 
 READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
@@ -20,6 +21,18 @@ log = logging.getLogger("minato.loop")
 Handler = Callable[[int], None]
 
 _NEVER = math.inf
+_MAX_EVENTS = 512
+
+
+def _do_nothing() -> None:
+    """The action of a closed timer."""
+
+
+class Flushable(Protocol):
+    """A stream with queued bytes."""
+
+    def flush(self) -> bool:
+        """Send what can be sent now."""
 
 
 class Timer:
@@ -52,6 +65,11 @@ class Timer:
         """Forget the deadline. The heap's entry finds nothing to do and goes."""
         self.due_s = _NEVER
 
+    def close(self) -> None:
+        """Cancel for good, and let go of whom the action belongs to: the heap may hold the entry for a while yet."""
+        self.due_s = _NEVER
+        self.action = _do_nothing
+
     def pop(self, queued_s: float, now_s: float) -> None:
         """The heap's entry of ``queued_s`` came up: run, queue again for the later deadline, or do nothing."""
         if queued_s != self._queued_s:
@@ -75,10 +93,13 @@ class Loop:
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
+        self._poll = self._epoll.poll
         self._handlers: dict[int, Handler] = {}
         self._heap: list[tuple[float, int, Timer]] = []
         self._sequence = count()
         self._later: list[Callable[[], None]] = []
+        self._dirty: list[Flushable] = []
+        self.flush_soon = self._dirty.append  # a stream's flush is due at the end of this turn
         self._removed: set[int] = set()  # since the last poll: an event of theirs is not for who has that fd now
         self._running = False
         self.now_s = time.monotonic()
@@ -134,16 +155,16 @@ class Loop:
         An error that a handler, timer or action lets escape is a bug. It is logged and told to the object whose method
         failed (``on_crash``), so that one bad exchange ends itself and never the worker.
         """
-        self._read_clocks()
-        wait_s = self._wait_s(max_wait_s)
         try:
-            events = self._epoll.poll(wait_s, 512)
+            events = self._poll(self._wait_s(max_wait_s), _MAX_EVENTS)
         except InterruptedError:
             events = []
-        self._read_clocks()
+        now_s = self.now_s = time.monotonic()
+        self.wall_s = time.time()
         handlers = self._handlers
         removed = self._removed
-        removed.clear()
+        if removed:
+            removed.clear()
         for fd, mask in events:
             handler = handlers.get(fd)
             if handler is not None and not (removed and fd in removed):
@@ -151,8 +172,24 @@ class Loop:
                     handler(mask)
                 except Exception:
                     _report_crash(handler)
-        self._run_timers()
-        while self._later:
+        heap = self._heap
+        if heap and heap[0][0] <= now_s:
+            self._run_timers()
+        if self._dirty or self._later:
+            self._run_later()
+
+    def _run_later(self) -> None:
+        """Send what was queued, and run what was put off, until there is nothing of either."""
+        dirty = self._dirty
+        while True:
+            for stream in dirty:  # grows while it is walked
+                try:
+                    stream.flush()
+                except Exception:
+                    _report_crash(stream.flush)
+            dirty.clear()
+            if not self._later:
+                return
             later, self._later = self._later, []
             for action in later:
                 try:
@@ -179,11 +216,14 @@ class Loop:
         self.wall_s = time.time()
 
     def _wait_s(self, max_wait_s: float) -> float:
-        if self._later:
+        if self._later or self._dirty:
             return 0.0
         if not self._heap:
             return max_wait_s
-        return min(max(self._heap[0][0] - self.now_s, 0.0), max_wait_s)
+        wait_s = self._heap[0][0] - time.monotonic()
+        if wait_s <= 0.0:
+            return 0.0
+        return wait_s if wait_s < max_wait_s else max_wait_s
 
     def _run_timers(self) -> None:
         heap = self._heap
@@ -196,7 +236,7 @@ class Loop:
                 _report_crash(timer.action)
 
 
-def _report_crash(failed: Callable[..., None]) -> None:
+def _report_crash(failed: Callable[..., object]) -> None:
     log.exception("a bug; the connection it concerns is closed")
     on_crash = getattr(getattr(failed, "__self__", None), "on_crash", None)
     if on_crash is None:

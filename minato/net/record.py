@@ -4,55 +4,41 @@ from __future__ import annotations
 
 from typing import Final
 
+from minato.caching.status import LookupReason
 from minato.net.context import WorkerContext
 from minato.net.runtime import UpstreamRuntime
 from minato.protocol.message import RequestHead, first_value
 from minato.shared.board import Counter
 from minato.telemetry.access_log import AccessEntry
 
-_FIRST_FINAL: Final = 200
 _MAX_DESCRIBED_BYTES: Final = 120
 
 
-def record_begin(context: WorkerContext) -> None:
-    """Count a request that began."""
-    context.row.add(Counter.REQUESTS)
-    context.row.add(Counter.REQUESTS_ACTIVE)
-
-
-def record_exchange(
+def record_access(
     context: WorkerContext,
     head: RequestHead,
     *,
     client: str,
     status: int,
-    bytes_up: int,
     bytes_down: int,
     began_s: float,
     upstream: UpstreamRuntime | None,
     cache: str,
     failure: str,
 ) -> None:
-    """Count and log an exchange that ended.
+    """Log an exchange that ended, where the access log is on.
 
     Args:
         context: of the worker.
         head: the request.
         client: its address.
         status: of the response sent or begun; 0 where there was none.
-        bytes_up: body bytes received from the client.
         bytes_down: body bytes sent to it.
         began_s: monotonic second at which the head was complete.
         upstream: the one tried last.
         cache: how the lookup came out, or empty.
         failure: why it failed, or empty.
     """
-    row = context.row
-    row.add(Counter.REQUESTS_ACTIVE, -1)
-    row.add(Counter.BYTES_OUT, bytes_down)
-    row.add(Counter.BYTES_IN, bytes_up)
-    if status >= _FIRST_FINAL:
-        row.add(Counter(Counter.RESPONSES_1XX + status // 100 - 1))
     if context.access_log is None:
         return
     context.access_log.record(
@@ -72,6 +58,21 @@ def record_exchange(
             wall_s=context.loop.wall_s,
             failure=failure,
         )
+    )
+
+
+def record_plain_hit(context: WorkerContext, head: RequestHead, client: str, status: int, body_bytes: int) -> None:
+    """Log a hit that was answered without an exchange."""
+    record_access(
+        context,
+        head,
+        client=client,
+        status=status,
+        bytes_down=body_bytes,
+        began_s=context.loop.now_s,
+        upstream=None,
+        cache=LookupReason.HIT.value,
+        failure="",
     )
 
 

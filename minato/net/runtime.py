@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from minato.config.model import Config, ListenAddress, Service, Upstream
@@ -18,7 +18,8 @@ class UpstreamRuntime:
     Attributes:
         url: as in the config, for logs.
         index: its column on the shared-memory board.
-        origin: what pooled connections are kept by: scheme, host and port.
+        position: its place in the service.
+        origin: what pooled connections are kept by: the same number for the same scheme, host and port.
         port: to find out connects that met themselves.
         authority: ``host:port`` on the wire.
         server_name: for TLS (SNI and the certificate).
@@ -30,7 +31,8 @@ class UpstreamRuntime:
 
     url: str
     index: int
-    origin: tuple[str, str, int]
+    position: int
+    origin: int
     port: int
     authority: bytes
     server_name: str
@@ -42,27 +44,61 @@ class UpstreamRuntime:
 
 @dataclass(frozen=True, slots=True)
 class ServiceRuntime:
-    """One service; ``upstreams`` stand at the positions that the balancer knows."""
+    """One service.
+
+    Attributes:
+        index: its place in the config.
+        config: as configured.
+        balancer: this worker's.
+        upstreams: at the positions that the balancer knows.
+        positions: all of them.
+        active: exchanges in flight of the upstream at a position, over all workers.
+    """
 
     index: int
     config: Service
     balancer: Balancer
     upstreams: tuple[UpstreamRuntime, ...]
+    positions: tuple[int, ...]
+    active: Callable[[int], int]
 
 
 def build_services(
-    config: Config, slot: int, addresses: Mapping[str, tuple[ResolvedAddress, ...]]
+    config: Config,
+    slot: int,
+    addresses: Mapping[str, tuple[ResolvedAddress, ...]],
+    active: Callable[[int], int],
 ) -> tuple[ServiceRuntime, ...]:
-    """Return every service's runtime; ``addresses`` by `Upstream.key`; ``slot`` keeps workers out of step."""
+    """Return every service's runtime.
+
+    Args:
+        config: of the generation.
+        slot: keeps workers out of step.
+        addresses: of the upstreams, by `Upstream.key`.
+        active: exchanges in flight by column of the board.
+    """
     columns = config.upstream_index()
-    return tuple(
-        ServiceRuntime(
-            index,
-            service,
-            make_balancer(service, slot),
-            tuple(_build_upstream(upstream, columns, addresses) for upstream in service.upstreams),
-        )
-        for index, service in enumerate(config.services)
+    origins: dict[tuple[str, str, int], int] = {}
+    services = []
+    for index, service in enumerate(config.services):
+        upstreams = []
+        for position, upstream in enumerate(service.upstreams):
+            origin = origins.setdefault((upstream.scheme, upstream.host, upstream.port), len(origins))
+            upstreams.append(_build_upstream(upstream, position, origin, columns[upstream.key], addresses))
+        services.append(_build_service(index, service, slot, tuple(upstreams), active))
+    return tuple(services)
+
+
+def _build_service(
+    index: int, service: Service, slot: int, upstreams: tuple[UpstreamRuntime, ...], active: Callable[[int], int]
+) -> ServiceRuntime:
+    return ServiceRuntime(
+        index=index,
+        config=service,
+        balancer=make_balancer(service, slot),
+        upstreams=upstreams,
+        positions=tuple(range(len(upstreams))),
+        active=lambda position: active(upstreams[position].index),
     )
 
 
@@ -75,14 +111,15 @@ def build_routes(config: Config) -> dict[ListenAddress, RouteTable]:
 
 
 def _build_upstream(
-    upstream: Upstream, columns: Mapping[str, int], addresses: Mapping[str, Sequence[ResolvedAddress]]
+    upstream: Upstream, position: int, origin: int, column: int, addresses: Mapping[str, Sequence[ResolvedAddress]]
 ) -> UpstreamRuntime:
     default_port = 443 if upstream.scheme == "https" else 80
     host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
     return UpstreamRuntime(
         url=upstream.url,
-        index=columns[upstream.key],
-        origin=(upstream.scheme, upstream.host, upstream.port),
+        index=column,
+        position=position,
+        origin=origin,
         port=upstream.port,
         authority=(host if upstream.port == default_port else upstream.authority).encode("ascii"),
         server_name=upstream.host.rstrip("."),

@@ -13,6 +13,7 @@ from minato.net.bound import BoundListener
 from minato.net.context import WorkerContext
 from minato.net.downstream import Downstream
 from minato.net.loop import EXCLUSIVE, READ, Loop
+from minato.net.record import record_refused_head
 from minato.net.resolve import ResolvedAddress
 from minato.net.runtime import build_routes, build_services
 from minato.net.stream import Stream
@@ -26,6 +27,7 @@ log = logging.getLogger("minato.server")
 _ACCEPTS_PER_EVENT: Final = 64
 _ACCEPTS_IN_SWEEP: Final = 65_536
 _ACCEPT_PAUSE_S: Final = 0.1
+_TELL_FULL_S: Final = 10.0
 _OUT_OF_RESOURCES: Final = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
 _MAPPED_IPV4: Final = "::ffff:"
 _SERVICE_UNAVAILABLE: Final = 503
@@ -70,12 +72,13 @@ class Server:
             loop=loop,
             board=board,
             row=self._row,
-            services=build_services(config, slot, addresses),
+            services=build_services(config, slot, addresses, board.active),
             access_log=access_log,
             wake_health=wake_health,
         )
         self._own = list(own)
         self._orphans = list(orphans)
+        self._told_full_s = -_TELL_FULL_S
         self._accepting: dict[int, BoundListener] = {}
         self._clients: set[Downstream] = set()
         self._resume = loop.timer(self._resume_accepting)
@@ -150,8 +153,11 @@ class Server:
     # -- accepting
 
     def _listen(self, listener: BoundListener, events: int) -> None:
+        # What is accepted inherits it: no call for each connection.
+        listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._accepting[listener.sock.fileno()] = listener
-        self._watch(listener, events)
+        if not self._resume.is_set:
+            self._watch(listener, events)
 
     def _watch(self, listener: BoundListener, events: int) -> None:
         self._loop.add(listener.sock.fileno(), events, lambda _: self._accept(listener, _ACCEPTS_PER_EVENT))
@@ -176,14 +182,14 @@ class Server:
 
     def _serve(self, sock: socket.socket, peer: str, listener: BoundListener) -> None:
         sock.setblocking(False)
+        peer = peer.removeprefix(_MAPPED_IPV4)
         if len(self._clients) >= self._limit:
-            self._turn_away(sock)
+            self._turn_away(sock, peer)
             return
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         client = Downstream(
             self._context,
             lambda owner: Stream(self._loop, sock, owner, self._write_timeout_s),
-            peer.removeprefix(_MAPPED_IPV4),
+            peer,
             self._routes[listener.address],
             self._forget,
         )
@@ -191,10 +197,14 @@ class Server:
         self._row.add(Counter.CONNECTIONS_ACCEPTED)
         self._row.add(Counter.CONNECTIONS_ACTIVE)
 
-    def _turn_away(self, sock: socket.socket) -> None:
+    def _turn_away(self, sock: socket.socket, peer: str) -> None:
         """Answer a connection over the limit with a 503, as far as that goes without waiting."""
+        if self._loop.now_s - self._told_full_s >= _TELL_FULL_S:
+            self._told_full_s = self._loop.now_s
+            log.warning("limits.connections: all %d are in use; further clients get a 503", self._limit)
+        record_refused_head(self._context, peer, _SERVICE_UNAVAILABLE, 0, "too many connections")
         body = b"too many connections\n"
-        fields = [(b"content-type", b"text/plain"), (b"retry-after", b"1"), (b"date", self._context.http_date())]
+        fields = [(b"content-type", b"text/plain"), (b"retry-after", b"1"), (b"date", self._context.date)]
         phrase = reason_phrase(_SERVICE_UNAVAILABLE)
         try:
             sock.send(render_response(_SERVICE_UNAVAILABLE, phrase, fields, Framing.LENGTH, len(body), b"close") + body)

@@ -13,13 +13,15 @@ import ssl
 import struct
 from collections import deque
 from itertools import islice
-from typing import Final, Protocol
+from typing import ClassVar, Final, Protocol
 
 from minato.net.loop import HANGUP, READ, WRITE, Loop, Timer
 
 RECV_BYTES: Final = 16_384
+MAX_RECV_BYTES: Final = 131_072
 HIGH_WATER_BYTES: Final = 262_144
 LOW_WATER_BYTES: Final = 65_536
+_JOIN_BYTES: Final = 65_536
 _MAX_PIECES: Final = 64
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 
@@ -34,7 +36,7 @@ class StreamOwner(Protocol):
         """A congested stream is below the low watermark again."""
 
     def on_flushed(self) -> None:
-        """All that was queued has gone to the kernel."""
+        """All that was queued has gone to the kernel; told only while ``tells_flushed`` is set."""
 
     def on_write_failed(self, error: OSError) -> None:
         """The peer takes no more bytes: it reset the connection, or was too slow (TimeoutError)."""
@@ -46,50 +48,66 @@ class StreamOwner(Protocol):
 class Stream:
     """A plain TCP connection.
 
+    ``can_half_close``: whether one direction can end while the other goes on.
+
     Attributes:
         sock: the socket.
         congested: whether more than the high watermark is waiting to be sent; ``on_drained`` tells when it is over.
         pending_bytes: what is waiting to be sent.
         sent_bytes: what the kernel has taken so far.
         closed: whether ``close`` was called.
+        is_reading: whether the owner wants to hear of bytes.
+        tells_flushed: whether the owner wants to hear ``on_flushed``; set by it.
     """
 
+    can_half_close: ClassVar[bool] = True
+
     __slots__ = (
+        "_blocked",
         "_flush_due",
+        "_flush_soon",
         "_loop",
         "_mask",
+        "_on_readable",
         "_out",
         "_owner",
         "_parked",
-        "_reading",
+        "_recv_bytes",
         "_write_s",
         "_write_timer",
         "closed",
         "congested",
+        "is_reading",
         "pending_bytes",
         "sent_bytes",
         "sock",
+        "tells_flushed",
     )
 
     def __init__(self, loop: Loop, sock: socket.socket, owner: StreamOwner, write_timeout_s: float) -> None:
         self._loop = loop
+        self._flush_soon = loop.flush_soon
         self.sock = sock
         self._owner = owner
+        self._on_readable = owner.on_readable
         self._write_s = write_timeout_s
+        self._recv_bytes = RECV_BYTES
         self._out: deque[bytes | memoryview] = deque()
         self._write_timer: Timer | None = None
         self._mask = READ
-        self._reading = True
+        self.is_reading = True
+        self._blocked = False  # whether the socket takes nothing now, so that its interest in writing is registered
         self._flush_due = False
         self._parked = False  # out of the loop, since a hang-up cannot be masked
         self.congested = False
         self.pending_bytes = 0
         self.sent_bytes = 0
+        self.tells_flushed = False
         self.closed = False
 
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{self.pending_bytes} bytes pending"
-        return f"<{type(self).__name__} {state}, {'reading' if self._reading else 'paused'}>"
+        return f"<{type(self).__name__} {state}, {'reading' if self.is_reading else 'paused'}>"
 
     def start(self) -> None:
         """Begin to watch the socket; to be called once."""
@@ -103,19 +121,28 @@ class Stream:
 
     def set_owner(self, owner: StreamOwner) -> None:
         self._owner = owner
+        self._on_readable = owner.on_readable
 
     def recv(self) -> bytes | None:
-        """Return up to RECV_BYTES, ``b""`` at the end, None if there is nothing yet.
+        """Return what is there, ``b""`` at the end, None if there is nothing yet.
+
+        What fills RECV_BYTES makes the next call ask for more, up to MAX_RECV_BYTES, until one finds less.
 
         Raises:
             OSError: the connection broke.
         """
+        size = self._recv_bytes
         try:
-            return self.sock.recv(RECV_BYTES)
+            data = self.sock.recv(size)
         except BlockingIOError:
             return None
+        if len(data) == size:
+            self._recv_bytes = min(2 * size, MAX_RECV_BYTES)
+        elif size != RECV_BYTES:
+            self._recv_bytes = RECV_BYTES
+        return data
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         """Queue bytes; they leave at the end of this turn of the loop."""
         if not data or self.closed:
             return
@@ -125,40 +152,71 @@ class Stream:
             self.congested = True
         if not self._flush_due:
             self._flush_due = True
-            self._loop.call_soon(self._flush_soon)
+            self._flush_soon(self)
 
     def flush(self) -> bool:
         """Send what can be sent now; tell whether all of it went."""
+        self._flush_due = False
         out = self._out
-        if self.closed:
+        if not out:
             return True
+        try:
+            sent = self.sock.send(out[0]) if len(out) == 1 else self._send_some()
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            sent = 0
+        except OSError as error:
+            return self._fail(error)
+        if sent != self.pending_bytes:
+            return self._flush_rest(sent)
+        out.clear()
+        self.pending_bytes = 0
+        self.sent_bytes += sent
+        if self._blocked or self.congested or self.tells_flushed:
+            self._after_flush()
+        return True
+
+    def _flush_rest(self, sent: int) -> bool:
+        """The first call took ``sent`` bytes, not all: go on until the socket blocks."""
         sent_before = self.sent_bytes
         try:
-            while out:
-                self._drop_sent(self._send_some())
+            self._drop_sent(sent)
+            while sent and self._out:
+                sent = self._send_some()
+                self._drop_sent(sent)
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             pass
         except OSError as error:
-            self.discard_output()
-            self._owner.on_write_failed(error)
-            return False
-        self._after_flush(self.sent_bytes != sent_before)
-        return not out
+            return self._fail(error)
+        self._blocked = bool(self._out)
+        if self._blocked:
+            if self._write_timer is None:
+                self._write_timer = self._loop.timer(self._on_write_deadline)
+            if self.sent_bytes != sent_before or not self._write_timer.is_set:
+                self._write_timer.set(self._write_s)
+        self._after_flush()
+        return not self._out
+
+    def _fail(self, error: OSError) -> bool:
+        self.discard_output()
+        self._owner.on_write_failed(error)
+        return False
 
     def discard_output(self) -> None:
         """Forget what is waiting to be sent."""
         self._out.clear()
         self.pending_bytes = 0
         self.congested = False
-        self._after_flush(False)
+        self._unblock()
 
     def pause_reading(self) -> None:
-        self._reading = False
-        self._update_interest()
+        if self.is_reading:
+            self.is_reading = False
+            self._update_interest()
 
     def resume_reading(self) -> None:
-        self._reading = True
-        self._update_interest()
+        if not self.is_reading:
+            self.is_reading = True
+            self._update_interest()
 
     def shutdown_write(self) -> None:
         """Tell the peer that nothing more comes; the output must be empty."""
@@ -171,10 +229,11 @@ class Stream:
             return
         self.closed = True
         if self._write_timer is not None:
-            self._write_timer.cancel()
+            self._write_timer.close()
         self._out.clear()
         self.pending_bytes = 0
-        self._loop.remove(self.sock.fileno())
+        # Closing takes it out of the epoll object, too, since no other process has a copy of it.
+        self._loop.forget(self.sock.fileno())
         self.sock.close()
 
     def reset(self) -> None:
@@ -189,12 +248,15 @@ class Stream:
         self._owner.on_crash()
 
     def _on_event(self, mask: int) -> None:
+        if mask == READ and self.is_reading:
+            self._on_readable()
+            return
         if self._out and mask & (WRITE | HANGUP):
             self.flush()
         if self.closed:
             return
         if mask & (READ | HANGUP):
-            if self._reading:
+            if self.is_reading:
                 self._owner.on_readable()
             elif mask & HANGUP:
                 self._on_hangup_while_paused()
@@ -210,14 +272,17 @@ class Stream:
             self._loop.remove(self.sock.fileno())
             self._parked = True
 
-    def _flush_soon(self) -> None:
-        self._flush_due = False
-        self.flush()
-
     def _send_some(self) -> int:
+        """Offer what is queued to the kernel in one call; return what it took."""
         out = self._out
         if len(out) == 1:
             return self.sock.send(out[0])
+        if self.pending_bytes <= _JOIN_BYTES:
+            # One send of joined pieces costs less than one sendmsg of several, for what an ordinary response holds.
+            data = b"".join(out)
+            out.clear()
+            out.append(data)
+            return self.sock.send(data)
         return self.sock.sendmsg(islice(out, _MAX_PIECES))
 
     def _drop_sent(self, sent: int) -> None:
@@ -232,24 +297,26 @@ class Stream:
             sent -= size
             out.popleft()
 
-    def _after_flush(self, progress: bool) -> None:
-        """Set, move or lift the write deadline and the interest in writing; tell the owner what changed for it."""
-        if self._out:
-            if self._write_timer is None:
-                self._write_timer = self._loop.timer(self._on_write_deadline)
-            if progress or not self._write_timer.is_set:
-                self._write_timer.set(self._write_s)
-        elif self._write_timer is not None:
-            self._write_timer.cancel()
-        self._update_interest()
+    def _after_flush(self) -> None:
+        """Tell the epoll object and the owner what has changed for them."""
+        if not self._out:
+            self._unblock()
+        else:
+            self._update_interest()
         if self.congested and self.pending_bytes <= LOW_WATER_BYTES:
             self.congested = False
             self._owner.on_drained()
-        if not self._out and progress:
+        if self.tells_flushed and not self._out:
             self._owner.on_flushed()
 
+    def _unblock(self) -> None:
+        self._blocked = False
+        if self._write_timer is not None:
+            self._write_timer.cancel()
+        self._update_interest()
+
     def _update_interest(self) -> None:
-        mask = (READ if self._reading else 0) | (WRITE if self._out else 0)
+        mask = (READ if self.is_reading else 0) | (WRITE if self._blocked else 0)
         if self._parked and mask and not self.closed:
             self._parked = False
             self._mask = mask
@@ -265,6 +332,9 @@ class Stream:
 
 class TlsStream(Stream):
     """A TLS connection, as a client."""
+
+    # The ssl module cannot end one direction and still decrypt the other.
+    can_half_close: ClassVar[bool] = False
 
     __slots__ = ()
 

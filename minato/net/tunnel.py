@@ -32,18 +32,17 @@ class Tunnel:
         for end in (self._client, self._upstream):
             _keep_alive(end.stream.sock)
             end.stream.set_owner(end)
+            end.stream.tells_flushed = True
             end.stream.resume_reading()
 
-    def send_early(self, to_client: bytes, to_upstream: bytes) -> None:
-        """Pass on what each side had sent already when the tunnel opened."""
+    def begin(self, to_client: bytes, to_upstream: bytes, *, client_ended: bool) -> None:
+        """Pass on what each side had sent already, and the client's FIN if it had come; it may close the tunnel."""
         self._client.stream.write(to_client)
         self._upstream.stream.write(to_upstream)
         self.bytes_down += len(to_client)
         self.bytes_up += len(to_upstream)
-
-    def client_ended(self) -> None:
-        """The client had sent its FIN before the tunnel opened."""
-        self._client.end()
+        if client_ended:
+            self._client.end()
 
     def count(self, end: _End, size: int) -> None:
         """Count bytes that came from ``end``."""
@@ -98,8 +97,15 @@ class _End:
         self.ended = True
         self.stream.pause_reading()
         if self.peer.stream.flush():
-            self.peer.stream.shutdown_write()
+            self._pass_on_end(self.peer.stream)
+
+    def _pass_on_end(self, stream: Stream) -> None:
+        """What came before the end of one side has gone to the other: let it end there, too."""
+        if stream.can_half_close:
+            stream.shutdown_write()
             self.tunnel.check_over()
+        else:
+            self.tunnel.close()
 
     def on_drained(self) -> None:
         if not self.peer.ended:
@@ -108,8 +114,7 @@ class _End:
     def on_flushed(self) -> None:
         """All that waited has gone: pass on the end of the other side, if that is what is left."""
         if self.peer.ended:
-            self.stream.shutdown_write()
-            self.tunnel.check_over()
+            self._pass_on_end(self.stream)
 
     def on_write_failed(self, error: OSError) -> None:
         self.tunnel.close()

@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from minato.config.model import Limits, Timeouts
+from minato.config.model import Timeouts
 from minato.errors import UpstreamError
 from minato.net.connect import Connector, describe_error
 from minato.net.loop import Loop
@@ -20,10 +20,10 @@ from minato.net.runtime import UpstreamRuntime
 from minato.net.stream import Stream, TlsStream
 from minato.protocol.codec import ClientCodec, Signal
 from minato.protocol.guard import Malformed
-from minato.protocol.h11_codec import H11ClientCodec
 from minato.protocol.message import RequestHead, ResponseHead
 
 _FIRST_FINAL: Final = 200
+_END: Final = Signal.END
 _BAD_GATEWAY: Final = 502
 _GATEWAY_TIMEOUT: Final = 504
 
@@ -39,8 +39,8 @@ class ConnectionState(enum.Enum):
 class UpstreamOwner(Protocol):
     """The exchange, as its upstream connection sees it."""
 
-    @property
-    def request_complete(self) -> bool: ...
+    request_complete: bool
+
     def on_connected(self) -> None: ...
     def on_response_head(self, head: ResponseHead) -> None: ...
     def on_response_body(self, data: bytes) -> None: ...
@@ -59,6 +59,7 @@ class UpstreamConnection:
         state: what it is doing.
         reused: whether it has served an exchange before the present one.
         response_bytes: what was received for the present exchange; none from a stale pooled connection.
+        idle_since_s: monotonic second at which it went into the pool.
         refused: whether the attempt failed because nobody accepts connections there.
         sent_before: what the stream had sent when the present exchange began; bytes.
         timer: the present exchange's deadline towards the upstream, or the idle one.
@@ -80,6 +81,7 @@ class UpstreamConnection:
         "_stream",
         "_timeouts",
         "_tls",
+        "idle_since_s",
         "refused",
         "response_bytes",
         "reused",
@@ -94,7 +96,7 @@ class UpstreamConnection:
         loop: Loop,
         upstream: UpstreamRuntime,
         timeouts: Timeouts,
-        limits: Limits,
+        codec: ClientCodec,
         tls: ssl.SSLContext | None,
         on_idle: Callable[[UpstreamConnection], None],
         on_idle_closed: Callable[[UpstreamConnection], None],
@@ -105,11 +107,12 @@ class UpstreamConnection:
         self.refused = False
         self.response_bytes = 0
         self.sent_before = 0
+        self.idle_since_s = 0.0
         self.timer = loop.timer(self._on_deadline)
         self._loop = loop
         self._timeouts = timeouts
         self._tls = tls
-        self._codec: ClientCodec = H11ClientCodec(limits)
+        self._codec = codec
         self._on_idle = on_idle
         self._on_idle_closed = on_idle_closed
         self._owner: UpstreamOwner | None = None
@@ -156,7 +159,8 @@ class UpstreamConnection:
         self.reused = True
         self.state = ConnectionState.BUSY
         self.response_bytes = 0
-        self.sent_before = self.stream.sent_bytes
+        assert self._stream is not None
+        self.sent_before = self._stream.sent_bytes
         self._in_body = self._persistent = False
         self.timer.cancel()
 
@@ -176,7 +180,8 @@ class UpstreamConnection:
     def send_head(self, head: RequestHead, data: bytes) -> None:
         """Send a rendered request head, and expect its response."""
         self._codec.expect_response(head.method, head.upgrade)
-        self.stream.write(data)
+        assert self._stream is not None
+        self._stream.write(data)
 
     def await_response(self) -> None:
         """The request is complete: from now on the response head is due."""
@@ -218,7 +223,7 @@ class UpstreamConnection:
             self._on_idle_closed(self)
         self.state = ConnectionState.CLOSED
         self._owner = None
-        self.timer.cancel()
+        self.timer.close()
         if self._stream is not None:
             self._stream.close()
         if self._connector is not None:
@@ -247,7 +252,8 @@ class UpstreamConnection:
 
     def _read_once(self) -> bool:
         """Read what is there and hand it on; tell whether there was anything."""
-        stream = self.stream
+        stream = self._stream
+        assert stream is not None
         try:
             data = stream.recv()
         except ssl.SSLZeroReturnError:
@@ -262,10 +268,16 @@ class UpstreamConnection:
             self.close()
             return False
         if data:
+            if stream.sent_bytes == self.sent_before:
+                # Nothing of the request has been sent: whatever this answers, it is not this request.
+                self._fail(_BAD_GATEWAY, "it sent something unasked")
+                return False
             self.response_bytes += len(data)
             self._codec.feed(data)
-            if self._in_body:
-                self.timer.set(self._timeouts.read_s)
+        elif self._request_failed:
+            # The error of the connection was told to the writing side; to the reading side it looks like an end.
+            self._fail(_BAD_GATEWAY, "connection reset")
+            return False
         else:
             self._eof = True
             stream.pause_reading()
@@ -303,34 +315,37 @@ class UpstreamConnection:
 
     def _pump(self) -> None:
         """Hand on what the codec reads until it needs more, the client is slow, or the response is over."""
+        next_event = self._codec.next_event
         try:
-            while self.state is ConnectionState.BUSY and not self._paused and self._owner is not None:
-                event = self._codec.next_event()
-                if type(event) is bytes:
-                    self._owner.on_response_body(event)
-                elif event is Signal.END:
-                    self._finish_response()
-                elif event is Signal.NEED_DATA:
+            while self.state is ConnectionState.BUSY and not self._paused:
+                owner = self._owner
+                if owner is None:
                     return
-                else:
-                    assert isinstance(event, ResponseHead)
+                event = next_event()
+                if type(event) is bytes:
+                    owner.on_response_body(event)
+                elif event is _END:
+                    self._finish_response(owner)
+                elif type(event) is ResponseHead:
                     if event.status >= _FIRST_FINAL:
                         self._persistent = event.keep_alive
                         self._in_body = True
+                    owner.on_response_head(event)
+                else:
+                    if self._in_body:
                         self.timer.set(self._timeouts.read_s)
-                    self._owner.on_response_head(event)
+                    return
         except Malformed as error:
             self._fail(_BAD_GATEWAY, error.reason)
 
-    def _finish_response(self) -> None:
-        owner = self._owner
-        assert owner is not None
+    def _finish_response(self, owner: UpstreamOwner) -> None:
         self._owner = None
-        self.timer.cancel()
-        stream = self.stream
         self.state = ConnectionState.IDLE
+        stream = self._stream
+        assert stream is not None
         reusable = self._persistent and not self._eof and not self._request_failed and not stream.pending_bytes
         if reusable and owner.request_complete and not self._codec.buffered_bytes:
+            self.idle_since_s = self._loop.now_s
             self.timer.set(self._timeouts.upstream_idle_s)
             self._on_idle(self)
         else:

@@ -10,8 +10,9 @@ from minato.protocol.guard import Malformed, check_head
 _SIZE_LINE_MAX_BYTES = 256
 _TRAILERS_MAX_BYTES = 16_384
 # Quoted strings may hold anything but CR, LF and other controls here; extensions are dropped when forwarded.
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:[ \t]*;[\t \x21-\x7e\x80-\xff]*)?")
-_TRAILER_LINE = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t \x21-\x7e\x80-\xff]*")
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t \x21-\x7e\x80-\xff]*)?")
+_PLAIN_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
+_TRAILER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t \x21-\x7e\x80-\xff]*")
 
 
 class _Part(enum.Enum):
@@ -41,18 +42,26 @@ class ChunkScanner:
     def done(self) -> bool:
         return self._part is _Part.DONE
 
-    def scan(self, data: bytes) -> int:
-        """Follow ``data``; return how many of its bytes belong to this message.
+    @property
+    def is_between_chunks(self) -> bool:
+        """Whether a size line is due and nothing of it has come."""
+        return self._part is _Part.SIZE and not self._held
+
+    def scan(self, data: bytes, at: int = 0, pieces: list[bytes] | None = None) -> int:
+        """Follow ``data`` from ``at``; return the offset behind what belongs to this message.
+
+        The payload is added to ``pieces``, if they are given.
 
         Raises:
             Malformed: a size that is not hexadecimal digits, a line without CRLF, a line or trailers over the caps.
         """
-        at = 0
         end = len(data)
         while at < end and self._part is not _Part.DONE:
             if self._part is _Part.DATA:
                 step = min(self._left_bytes, end - at)
                 self._left_bytes -= step
+                if pieces is not None:
+                    pieces.append(data[at : at + step])
                 at += step
                 if not self._left_bytes:
                     self._part = _Part.DATA_END
@@ -102,5 +111,54 @@ class ChunkScanner:
         if self._trailer_bytes > _TRAILERS_MAX_BYTES:
             raise Malformed("trailers over the limit", 431)
         check_head(line)
-        if not _TRAILER_LINE.fullmatch(line):
+        match = _TRAILER_LINE.fullmatch(line)
+        if match is None:
             raise Malformed("a malformed trailer")
+        # RFC 9110, 6.5.1: trailers MUST NOT frame a message; some reader might take them for what they say.
+        if match[1].lower() in (b"content-length", b"transfer-encoding"):
+            raise Malformed("a trailer that would frame the message")
+
+
+class ChunkReader:
+    """Decodes chunks; those that are whole in the buffer at once, all others by way of the scanner.
+
+    Attributes:
+        done: whether the last chunk has passed.
+    """
+
+    __slots__ = ("_scanner", "done")
+
+    def __init__(self) -> None:
+        self.done = False
+        self._scanner: ChunkScanner | None = None
+
+    def read(self, data: bytes, at: int) -> tuple[bytes, int]:
+        """Return what of the body is there, empty for none, and the offset behind it.
+
+        Raises:
+            Malformed: chunks that are not of the grammar.
+        """
+        pieces = []
+        end = len(data)
+        while at < end and not self.done:
+            if self._scanner is None:
+                match = _PLAIN_SIZE_LINE.match(data, at)
+                if match is not None:
+                    start = match.end()
+                    size = int(match[1], 16)
+                    stop = start + size
+                    if size and data[stop : stop + 2] == b"\r\n":
+                        pieces.append(data[start:stop])
+                        at = stop + 2
+                        continue
+                    if not size and data[start : start + 2] == b"\r\n":
+                        self.done = True
+                        return b"".join(pieces), start + 2
+                self._scanner = ChunkScanner()
+            scanner = self._scanner
+            at = scanner.scan(data, at, pieces)
+            if scanner.done:
+                self.done = True
+            elif scanner.is_between_chunks:
+                self._scanner = None
+        return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), at

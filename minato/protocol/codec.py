@@ -25,6 +25,12 @@ class ServerCodec(Protocol):
     def feed(self, data: bytes) -> None:
         """Take bytes from the socket; they are kept until ``next_event`` reads them."""
 
+    def recall(self, data: bytes) -> RequestHead | None:
+        """Return the head of a request without a body, if ``data`` is just that, seen before, and nothing is buffered.
+
+        It is then read, without ``feed``; its END is not told.
+        """
+
     def next_event(self) -> ServerEvent:
         """Return a head, a piece of its body, END, or NEED_DATA. After END comes the next request.
 

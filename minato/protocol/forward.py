@@ -5,36 +5,14 @@ Framing fields are taken out here too: what leaves minato is framed anew by prot
 
 from __future__ import annotations
 
-from minato.protocol.message import Fields, RequestHead, ResponseHead, field_values, first_value, list_members
+from minato.protocol.fields import Fields, field_values, first_value, is_forwarded_name, strip_hop_by_hop
+from minato.protocol.message import RequestHead, ResponseHead
+from minato.protocol.render import render_lines
 
-_HOP_BY_HOP = frozenset(
-    [
-        b"connection",
-        b"keep-alive",
-        b"proxy-connection",
-        b"proxy-authenticate",
-        b"proxy-authorization",
-        b"proxy-authentication-info",
-        b"te",
-        b"trailer",
-        b"transfer-encoding",
-        b"content-length",
-        b"upgrade",
-        b"http2-settings",
-    ]
-)
-# A client may not strip these from its request by nominating them (RFC 9110, 7.6.1 forbids nominating them at all).
-_NEVER_NOMINATED = frozenset([b"host", b"cache-control", b"expect", b"date"])
-_FORWARDED = frozenset([b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"])
 _HTTP_1_1 = 11
 _NOT_MODIFIED = 304
-
-
-def strip_hop_by_hop(fields: Fields) -> Fields:
-    """Return the fields without those for one connection only, the ones that Connection nominates among them."""
-    nominated = set(list_members(fields, b"connection")) - _NEVER_NOMINATED
-    dropped = _HOP_BY_HOP | nominated
-    return [(name, value) for name, value in fields if name not in dropped]
+_MADE_ANEW = frozenset([b"host", b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"])
+_VIA_LINE = b"via: 1.1 minato\r\n"
 
 
 def forward_request_fields(head: RequestHead, fields: Fields, client: bytes, trusted: bool, authority: bytes) -> Fields:
@@ -49,8 +27,10 @@ def forward_request_fields(head: RequestHead, fields: Fields, client: bytes, tru
     """
     forwarded: Fields = [(b"host", head.host_as_sent or authority)]
     # RFC 9110, 10.1.1: an expectation of an HTTP/1.0 client, or of one without a body, is not passed on.
-    dropped = _FORWARDED | {b"host"} if head.expects_continue else _FORWARDED | {b"host", b"expect"}
-    forwarded += [(name, value) for name, value in fields if name not in dropped]
+    dropped = _MADE_ANEW if head.expects_continue else _MADE_ANEW | {b"expect"}
+    forwarded += [
+        (name, value) for name, value in fields if name not in dropped and (trusted or not is_forwarded_name(name))
+    ]
     previous = field_values(fields, b"x-forwarded-for") if trusted else []
     forwarded.append((b"x-forwarded-for", b", ".join([*previous, client])))
     proto = first_value(fields, b"x-forwarded-proto") if trusted else None
@@ -62,6 +42,35 @@ def forward_request_fields(head: RequestHead, fields: Fields, client: bytes, tru
     if head.upgrade:
         forwarded += [(b"connection", b"upgrade"), (b"upgrade", b", ".join(field_values(head.fields, b"upgrade")))]
     return forwarded
+
+
+def forward_request_lines(head: RequestHead, client: bytes, authority: bytes) -> bytes:
+    """Return `forward_request_fields` on the wire, for a client that is not trusted and a request as received.
+
+    What follows from the block of fields alone is kept with the block.
+    """
+    if head.version < _HTTP_1_1 or head.upgrade or head.expects_continue or head.target[:1] != b"/":
+        fields = forward_request_fields(head, head.block.end_to_end, client, False, authority)
+        return render_lines(fields)
+    block = head.block
+    parts = block.forwarded
+    if parts is None:
+        host = head.host_as_sent
+        parts = block.forwarded = (
+            b"host: %b\r\n%bx-forwarded-for: " % (host, block.upstream_wire),
+            b"\r\nx-forwarded-proto: http\r\nx-forwarded-host: %b\r\nvia: 1.1 minato\r\n" % host,
+        )
+    return parts[0] + client + parts[1]
+
+
+def forward_response_lines(method: bytes, head: ResponseHead, date: bytes) -> bytes:
+    """Return `forward_response_fields` as it goes on the wire."""
+    block = head.block
+    if method == b"HEAD" or head.status == _NOT_MODIFIED or head.version < _HTTP_1_1:
+        return render_lines(forward_response_fields(method, head, date))
+    if block.has_date:
+        return block.downstream_wire + _VIA_LINE
+    return b"%bdate: %b\r\n%b" % (block.downstream_wire, date, _VIA_LINE)
 
 
 def forward_response_fields(method: bytes, head: ResponseHead, date: bytes) -> Fields:

@@ -15,8 +15,9 @@ from minato.config.model import Limits
 from minato.protocol import guard
 from minato.protocol.chunked import ChunkScanner
 from minato.protocol.codec import ClientEvent, ServerEvent, Signal
+from minato.protocol.fields import FieldBlock, Fields, make_block
 from minato.protocol.guard import Malformed
-from minato.protocol.message import Fields, Framing, RequestHead, ResponseHead
+from minato.protocol.message import Framing, RequestHead, ResponseHead
 from minato.protocol.semantics import make_request_head, make_response_head
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
@@ -68,11 +69,10 @@ class _MessageReader:
         guard.check_head(head)
         return head
 
-    def _parsed_fields(self, event: h11.Request | h11.Response | h11.InformationalResponse) -> Fields:
-        fields = list(event.headers)
-        if len(fields) > self._limits.header_fields:
+    def _parsed_fields(self, event: h11.Request | h11.Response | h11.InformationalResponse) -> FieldBlock:
+        if len(event.headers) > self._limits.header_fields:
             raise Malformed("more fields than the limit", 431)
-        return fields
+        return make_block(list(event.headers))
 
     def _begin_body(self, connection: h11.Connection, framing: Framing, length_bytes: int) -> None:
         self._h11 = connection
@@ -114,6 +114,9 @@ class H11ServerCodec(_MessageReader):
     """Reads requests (protocol.codec.ServerCodec)."""
 
     __slots__ = ()
+
+    def recall(self, data: bytes) -> RequestHead | None:
+        return None
 
     def next_event(self) -> ServerEvent:
         return self._next_body_event() if self._h11 is not None else self._next_head()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-Fields = list[tuple[bytes, bytes]]
-"""An ordered list of ``(lower-case name, value)``; values carry no white space around them."""
+from minato.protocol.fields import FieldBlock, Fields, field_values, first_value, list_members
+
+__all__ = ["Fields", "Framing", "RequestHead", "ResponseHead", "field_values", "first_value", "list_members"]
 
 
 class Framing(enum.Enum):
@@ -26,20 +27,25 @@ class RequestHead:
         method: as sent, such as ``b"GET"``.
         target: the request target as sent (origin-form, absolute-form, authority-form or ``*``).
         version: ``(1, 1)`` as 11, ``(1, 0)`` as 10.
-        fields: every field line in order, names in lower case.
+        block: its field lines; ``fields`` are their names and values.
         framing: NONE, LENGTH or CHUNKED.
         length_bytes: the Content-Length where framing is LENGTH, else 0.
         host: the authority the client asked for: of the absolute-form target, else the Host field; lower case.
         path: origin-form path with query, beginning with ``/``, or ``*``.
         keep_alive: whether the client wants the connection kept.
         expects_continue: whether it waits for a 100 before it sends the body.
+        is_repeated: whether the codec keeps this object and returns it whenever the same bytes come again; what is
+            derived from it may then be kept with it.
+        hot: for the connection, the answer that went to it last.
+        routed: for the exchange, the route table it was looked up in and the service found; a head that is seen again
+            is the same object.
         upgrade: the Upgrade field's value where Connection names it, else empty.
     """
 
     method: bytes
     target: bytes
     version: int
-    fields: Fields
+    block: FieldBlock
     framing: Framing
     length_bytes: int
     host: bytes
@@ -47,12 +53,20 @@ class RequestHead:
     keep_alive: bool
     expects_continue: bool = False
     upgrade: bytes = b""
+    is_repeated: bool = field(default=False, compare=False)
+    routed: tuple[object, int] | None = field(default=None, compare=False)
+    hot: object = field(default=None, compare=False)
+
+    @property
+    def fields(self) -> Fields:
+        """Every field in order."""
+        return self.block.fields
 
     @property
     def host_as_sent(self) -> bytes:
         """The authority in the client's own spelling: of the absolute-form target, else the Host field."""
         if self.target[:1] in (b"/", b"*"):
-            return first_value(self.fields, b"host") or b""
+            return self.block.known.host
         return self.target.partition(b"://")[2][: len(self.host)]
 
 
@@ -63,30 +77,13 @@ class ResponseHead:
     status: int
     reason: bytes
     version: int
-    fields: Fields
+    block: FieldBlock
     framing: Framing
     length_bytes: int
     keep_alive: bool
     upgrade: bytes = b""
 
-
-def field_values(fields: Fields, name: bytes) -> list[bytes]:
-    """Return the values of every field line of that lower-case name, in order."""
-    return [value for key, value in fields if key == name]
-
-
-def first_value(fields: Fields, name: bytes) -> bytes | None:
-    """Return the first value of that lower-case name, or None."""
-    for key, value in fields:
-        if key == name:
-            return value
-    return None
-
-
-def list_members(fields: Fields, name: bytes) -> list[bytes]:
-    """Return the comma-separated members of a list field, lower case, empty ones left out (RFC 9110, 5.6.1)."""
-    members = []
-    for key, value in fields:
-        if key == name:
-            members += [member for raw in value.split(b",") if (member := raw.strip(b" \t").lower())]
-    return members
+    @property
+    def fields(self) -> Fields:
+        """Every field in order."""
+        return self.block.fields

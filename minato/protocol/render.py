@@ -40,22 +40,34 @@ def reason_phrase(status: int) -> bytes:
 
 def render_request(method: bytes, target: bytes, fields: Fields, framing: Framing, length_bytes: int) -> bytes:
     """Return a request head; ``fields`` carry no framing."""
-    lines = [method + b" " + target + b" HTTP/1.1\r\n"]
-    lines += [name + b": " + value + b"\r\n" for name, value in fields]
-    lines.append(_framing_line(framing, length_bytes))
-    return b"".join(lines)
+    return render_request_head(method, target, render_lines(fields), framing, length_bytes)
+
+
+def render_request_head(method: bytes, target: bytes, lines: bytes, framing: Framing, length_bytes: int) -> bytes:
+    """Return a request head; ``lines`` are field lines on the wire (`render_lines`) and carry no framing."""
+    end = b"\r\n" if framing is Framing.NONE else _framing_line(framing, length_bytes)
+    return b"%b %b HTTP/1.1\r\n%b%b" % (method, target, lines, end)
+
+
+def render_lines(fields: Fields) -> bytes:
+    """Return fields as they go on the wire."""
+    return b"".join([b"%b: %b\r\n" % field for field in fields])
 
 
 def render_response(
     status: int, reason: bytes, fields: Fields, framing: Framing, length_bytes: int, connection: bytes = b""
 ) -> bytes:
     """Return a response head; ``fields`` carry no framing; ``connection`` is the value of Connection, if any."""
-    lines = [b"HTTP/1.1 %d %b\r\n" % (status, reason)]
-    lines += [name + b": " + value + b"\r\n" for name, value in fields]
+    return render_response_head(status, reason, render_lines(fields), framing, length_bytes, connection)
+
+
+def render_response_head(
+    status: int, reason: bytes, lines: bytes, framing: Framing, length_bytes: int, connection: bytes = b""
+) -> bytes:
+    """Return a response head; ``lines`` are field lines on the wire (`render_lines`) and carry no framing."""
     if connection:
-        lines.append(b"connection: " + connection + b"\r\n")
-    lines.append(_framing_line(framing, length_bytes))
-    return b"".join(lines)
+        lines += b"connection: %b\r\n" % connection
+    return b"HTTP/1.1 %d %b\r\n%b%b" % (status, reason, lines, _framing_line(framing, length_bytes))
 
 
 def render_interim(status: int, reason: bytes, fields: Fields) -> bytes:
@@ -63,21 +75,9 @@ def render_interim(status: int, reason: bytes, fields: Fields) -> bytes:
     return render_response(status, reason, fields, Framing.NONE, 0)
 
 
-def response_framing(request: RequestHead, framing: Framing, length_bytes: int) -> tuple[Framing, int]:
-    """Return how a response that came framed as ``framing`` goes to that client.
-
-    A body of unknown length goes in chunks, to an HTTP/1.0 client up to the close (RFC 9112, 6.1, 6.3).
-    """
-    if framing in (Framing.CHUNKED, Framing.CLOSE):
-        return (Framing.CHUNKED if request.version >= _HTTP_1_1 else Framing.CLOSE), 0
-    return framing, length_bytes
-
-
-def connection_value(request: RequestHead, persistence: Persistence) -> bytes:
-    """Return the Connection field's value of a response, empty where the version's default says it (RFC 9112, 9.3)."""
-    if persistence is Persistence.CLOSE:
-        return b"close"
-    return b"" if request.version >= _HTTP_1_1 else b"keep-alive"
+def unknown_length_framing(request: RequestHead) -> Framing:
+    """Return how a body of unknown length goes to that client: in chunks, or up to the close (RFC 9112, 6.1, 6.3)."""
+    return Framing.CHUNKED if request.version >= _HTTP_1_1 else Framing.CLOSE
 
 
 def encode_piece(framing: Framing, data: bytes) -> bytes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from minato.protocol.fields import FieldBlock, Fields
 from minato.protocol.guard import Malformed
-from minato.protocol.message import Fields, Framing, RequestHead, ResponseHead, field_values, list_members
+from minato.protocol.message import Framing, RequestHead, ResponseHead, field_values, list_members
 from minato.protocol.target import resolve_target
 
 _HTTP_1_1 = 11
@@ -14,13 +15,14 @@ _FIRST_FINAL = 200
 
 
 def make_request_head(
-    method: bytes, target: bytes, version: int, fields: Fields, framing: tuple[Framing, int] | None
+    method: bytes, target: bytes, version: int, block: FieldBlock, framing: tuple[Framing, int] | None
 ) -> RequestHead:
     """Return the head of a request whose lines passed the guard; ``framing`` is what its fields declare.
 
     Raises:
         Malformed: with 400, 417 for an unknown expectation, 501 for CONNECT.
     """
+    fields = block.fields
     host, path = resolve_target(method, target, field_values(fields, b"host"), version)
     connection = list_members(fields, b"connection")
     kind, length_bytes = framing or (Framing.NONE, 0)
@@ -28,7 +30,7 @@ def make_request_head(
         method=method,
         target=target,
         version=version,
-        fields=fields,
+        block=block,
         framing=kind,
         length_bytes=length_bytes,
         host=host,
@@ -40,9 +42,10 @@ def make_request_head(
 
 
 def make_response_head(
-    method: bytes, status: int, reason: bytes, version: int, fields: Fields, framing: tuple[Framing, int] | None
+    method: bytes, status: int, reason: bytes, version: int, block: FieldBlock, framing: tuple[Framing, int] | None
 ) -> ResponseHead:
     """Return the head of a response to ``method`` whose lines passed the guard (RFC 9112, 6.3)."""
+    fields = block.fields
     connection = list_members(fields, b"connection")
     kind, length_bytes = framing or (Framing.CLOSE, 0)
     keep_alive = _wants_keep_alive(connection, version)
@@ -57,7 +60,7 @@ def make_response_head(
     upgrade = b""
     if status == _SWITCHING_PROTOCOLS and b"upgrade" in connection:
         upgrade = b", ".join(field_values(fields, b"upgrade")).lower()
-    return ResponseHead(status, reason, version, fields, kind, length_bytes, keep_alive, upgrade)
+    return ResponseHead(status, reason, version, block, kind, length_bytes, keep_alive, upgrade)
 
 
 def _wants_keep_alive(connection: list[bytes], version: int) -> bool:

@@ -24,6 +24,15 @@ from minato.shared.segment import (
 __all__ = ["Board", "Counter", "WorkerRow", "remove_leftovers"]
 
 
+# Plain integers for the hot path: looking up a member of an enum costs more than counting.
+_REQUESTS = int(Counter.REQUESTS)
+_REQUESTS_ACTIVE = int(Counter.REQUESTS_ACTIVE)
+_BYTES_IN = int(Counter.BYTES_IN)
+_BYTES_OUT = int(Counter.BYTES_OUT)
+_CACHE_HITS = int(Counter.CACHE_HITS)
+_FIRST_CLASS = int(Counter.RESPONSES_1XX) - 1
+
+
 class WorkerRow:
     """One slot's row. Only the slot's worker writes it; it is of use as long as its board is open."""
 
@@ -65,6 +74,30 @@ class WorkerRow:
     def add(self, counter: Counter, n: int = 1) -> None:
         """Count ``n`` more (fewer, where negative)."""
         self._counters[counter] += n
+
+    def request_begun(self) -> None:
+        """Count a request that begins."""
+        counters = self._counters
+        counters[_REQUESTS] += 1
+        counters[_REQUESTS_ACTIVE] += 1
+
+    def request_over(self, status: int, bytes_in: int, bytes_out: int) -> None:
+        """Count a request that ends, with the status of its response (0 for none) and the sizes of the bodies."""
+        counters = self._counters
+        counters[_REQUESTS_ACTIVE] -= 1
+        if bytes_in:
+            counters[_BYTES_IN] += bytes_in
+        counters[_BYTES_OUT] += bytes_out
+        if status >= 200:
+            counters[_FIRST_CLASS + status // 100] += 1
+
+    def hit_again(self, status: int, bytes_out: int) -> None:
+        """Count a whole exchange that was answered from the cache at once."""
+        counters = self._counters
+        counters[_REQUESTS] += 1
+        counters[_CACHE_HITS] += 1
+        counters[_BYTES_OUT] += bytes_out
+        counters[_FIRST_CLASS + status // 100] += 1
 
     def put(self, counter: Counter, value: int) -> None:
         """Set a counter that is a level rather than a sum, such as the cache's bytes."""

@@ -6,6 +6,7 @@ from minato.caching import Cache, CacheRequest, NotStored, StoredResponse
 from minato.caching.dates import format_http_date
 from minato.caching.writer import StoreWriter
 from minato.config.model import CacheConfig, CacheKind
+from minato.protocol.fields import make_block
 from minato.protocol.message import Fields, Framing, ResponseHead
 
 NOW_S = 1_700_000_000.0
@@ -42,7 +43,7 @@ def make_head(
     fields = fields_of(*lines)
     if not any(name == b"date" for name, _ in fields):
         fields.append((b"date", DATE))
-    return ResponseHead(status, b"Reason", 11, fields, framing, length_bytes, keep_alive=True)
+    return ResponseHead(status, b"Reason", 11, make_block(fields), framing, length_bytes, keep_alive=True)
 
 
 def begin(

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from minato.caching import CacheRequest
 from minato.caching.writer import StoreWriter
+from minato.protocol.fields import make_block
 from minato.protocol.message import Fields, Framing, ResponseHead
 from tests.caching.helpers import DATE, NOW_S, make_cache
 
@@ -40,7 +41,7 @@ def test_no_fields_raise(
 ) -> None:
     cache = make_cache(ttl_s=60.0, capacity=2, max_memory_bytes=20_000)
     request = CacheRequest(b"GET", b"http", b"a", b"/", request_fields, False, 0)
-    head = ResponseHead(200, b"OK", 11, response_fields, Framing.CHUNKED, 0, keep_alive=True)
+    head = ResponseHead(200, b"OK", 11, make_block(response_fields), Framing.CHUNKED, 0, keep_alive=True)
     writer = cache.begin_store(request, head, request_time_s=NOW_S, response_time_s=NOW_S)
     if isinstance(writer, StoreWriter):
         writer.write(b"body")
@@ -49,7 +50,7 @@ def test_no_fields_raise(
     found = cache.lookup(request, now_s)
     if found.stored is not None:
         cache.validation_fields(request, found.stored)
-        update = ResponseHead(304, b"", 11, update_fields, Framing.NONE, 0, keep_alive=True)
+        update = ResponseHead(304, b"", 11, make_block(update_fields), Framing.NONE, 0, keep_alive=True)
         fresh = cache.freshen(request, found.stored, update, request_time_s=now_s, response_time_s=now_s)
         for stored in (found.stored, fresh):
             answer = cache.answer(request, stored, now_s)

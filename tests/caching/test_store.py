@@ -14,6 +14,7 @@ from minato.caching import Cache, CacheRequest, NotStored, Outcome, StoredRespon
 from minato.caching.store import MAX_VARIANTS
 from minato.caching.writer import StoreWriter
 from minato.config.model import CacheConfig, CacheKind
+from minato.protocol.fields import make_block
 from minato.protocol.message import Framing, ResponseHead
 from tests.caching.helpers import NOW_S, begin, make_cache, make_head, make_request, must_store, store
 
@@ -162,7 +163,7 @@ def fill_one(cache: Cache, number: int) -> None:
         b"GET", b"http", b"%d.example" % number, b"/%d" % number, [(b"x-a", b"%d" % number)], False, 0
     )
     fields = [(b"cache-control", b"max-age=%d" % (900 + number)), (b"vary", b"x-a"), (b"etag", b'"%d"' % number)]
-    head = ResponseHead(200, b"OK", 11, fields, Framing.CHUNKED, 0, keep_alive=True)
+    head = ResponseHead(200, b"OK", 11, make_block(fields), Framing.CHUNKED, 0, keep_alive=True)
     writer = cache.begin_store(request, head, request_time_s=time_s, response_time_s=time_s)
     assert isinstance(writer, StoreWriter)
     writer.write(b"%d" % number * 100)

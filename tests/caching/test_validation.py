@@ -6,6 +6,7 @@ import pytest
 
 from minato.caching import CachedAnswer, LookupReason, Outcome, StoredResponse, render_forwarded
 from minato.caching.cache import Cache
+from minato.protocol.fields import make_block
 from minato.protocol.message import Framing, ResponseHead, first_value
 from tests.caching.helpers import DATE, NOW_S, date_after, fields_of, make_cache, make_head, make_request, must_store
 
@@ -101,7 +102,7 @@ def test_a_miss_is_forwarded_with_the_clients_own_fields() -> None:
 
 
 def not_modified(*lines: str) -> ResponseHead:
-    return ResponseHead(304, b"Not Modified", 11, fields_of(*lines), Framing.NONE, 0, keep_alive=True)
+    return ResponseHead(304, b"Not Modified", 11, make_block(fields_of(*lines)), Framing.NONE, 0, keep_alive=True)
 
 
 def stale_one(cache: Cache, *lines: str) -> StoredResponse:

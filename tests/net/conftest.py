@@ -10,6 +10,7 @@ import pytest
 
 from minato.net import loop as loop_module
 from minato.net.loop import Loop
+from tests.net.hit_support import WallClock, note_lanes
 from tests.net.proxy import Proxy
 from tests.net.support import Clock, tcp_pair
 from tests.net.upstream_bench import Bench
@@ -82,3 +83,17 @@ def proxy() -> Iterator[Callable[..., Proxy]]:
     yield make
     for one in made:
         one.close()
+
+
+@pytest.fixture
+def wall(monkeypatch: pytest.MonkeyPatch) -> WallClock:
+    """Make a second last until the test advances it."""
+    clock = WallClock()
+    monkeypatch.setattr(loop_module, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def lanes(monkeypatch: pytest.MonkeyPatch, wall: WallClock) -> list[str]:
+    """Note how each request is answered: in an exchange, as a plain hit, or hot; in a second that lasts."""
+    return note_lanes(monkeypatch)

@@ -7,6 +7,7 @@ import socket
 import threading
 from collections import deque
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 from typing import Any, TypeVar
 
@@ -28,7 +29,7 @@ _WAIT_S = 10.0
 
 
 class Proxy:
-    """One worker's server with one service for HOST.
+    """One worker's server with one service for HOST; ``settings`` go into its Config as they are.
 
     Attributes:
         port: where it listens.
@@ -43,11 +44,14 @@ class Proxy:
         limits: Limits | None = None,
         cache: CacheConfig | None = None,
         retries: int = 1,
+        access_log: Any = None,
+        **settings: Any,
     ) -> None:
+        self._access_log = access_log
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
-        self.config = self._config(upstream_ports, timeouts, limits, cache, retries)
+        self.config = replace(self._config(upstream_ports, timeouts, limits, cache, retries), **settings)
         keys = list(self.config.upstream_index())
         self.board = Board.create(slots=1, upstream_keys=keys, serial=next(_SERIALS))
         for index in range(len(keys)):
@@ -95,7 +99,7 @@ class Proxy:
             orphans=[],
             addresses={one.key: (ResolvedAddress(socket.AF_INET, (one.host, one.port)),) for one in upstreams},
             wake_health=self._count_wake,
-            access_log=None,
+            access_log=self._access_log,
         )
 
     def _count_wake(self) -> None:
@@ -121,6 +125,24 @@ class Proxy:
         self._wake.send(b"x")
         assert done.wait(_WAIT_S), "the loop does not turn"
         return result[0]
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold the loop, so that what comes meanwhile comes to it all at once."""
+        is_held, go_on = threading.Event(), threading.Event()
+
+        def hold() -> None:
+            is_held.set()
+            go_on.wait(_WAIT_S)
+
+        holder = threading.Thread(target=lambda: self.call(hold))
+        holder.start()
+        assert is_held.wait(_WAIT_S)
+        try:
+            yield
+        finally:
+            go_on.set()
+            holder.join(_WAIT_S)
 
     def drain(self, deadline_s: float = 30.0, *, sweep: bool = False) -> None:
         self.call(lambda: self.server.drain(deadline_s, self.drained.set, sweep=sweep))

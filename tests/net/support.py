@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import struct
 import time
@@ -98,6 +99,16 @@ def fill(sock: socket.socket) -> int:
         sock.settimeout(PATIENCE_S)
 
 
+def send_until_stuck(sock: socket.socket, data: bytes, stuck_s: float = 0.5) -> int:
+    """Send the same bytes again and again until nobody has taken any for a while; return how many went."""
+    sent = 0
+    sock.settimeout(stuck_s)
+    with contextlib.suppress(TimeoutError):
+        while sent < 200_000_000:
+            sent += sock.send(data)
+    return sent
+
+
 class Recorder:
     """A StreamOwner that writes down what it is told and reads what there is."""
 
@@ -141,6 +152,7 @@ class Recorder:
 def recorded_stream(loop: Loop, sock: socket.socket, write_timeout_s: float = 60.0) -> tuple[Stream, Recorder]:
     owner = Recorder()
     stream = owner.stream = Stream(loop, sock, owner, write_timeout_s)
+    stream.tells_flushed = True
     stream.start()
     return stream, owner
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import socket
 import threading
 from collections.abc import Iterator
 
 import pytest
 
 from tests.net.proxy import Proxy, hello
+from tests.net.support import send_until_stuck
 from tests.system.harness import Client, Origin, OriginConnection, request_bytes, wait_until
 from tests.system.harness.origin import Script, respond_always
 
@@ -26,16 +26,6 @@ def serving(script: Script) -> Iterator[tuple[Proxy, Origin]]:
         proxy.close()
         origin.stop()
         assert not origin.failures
-
-
-def send_until_stuck(sock: socket.socket, data: bytes, stuck_s: float = 0.5) -> int:
-    """Send the same bytes again and again until nobody has taken any for a while; return how many went."""
-    sent = 0
-    sock.settimeout(stuck_s)
-    with contextlib.suppress(TimeoutError):
-        while sent < 200_000_000:
-            sent += sock.send(data)
-    return sent
 
 
 def test_an_origin_is_slowed_by_a_client_that_does_not_read() -> None:
@@ -197,6 +187,26 @@ def test_old_clients_keep_their_connection_when_they_ask() -> None:
         assert client.request(version=b"1.0", fields=keep).get(b"connection") == b"keep-alive"
         assert client.request(version=b"1.0").says_close()
         assert client.is_closed()
+
+
+@pytest.mark.parametrize(
+    ("framing", "body", "version", "length", "connection"),
+    [
+        (b"Content-Length: 5", b"hello", b"1.1", b"5", None),
+        (b"Content-Length: 5", b"hello", b"1.0", b"5", b"keep-alive"),
+        (b"Transfer-Encoding: chunked", b"5\r\nhello\r\n0\r\n\r\n", b"1.1", None, None),
+        (b"Transfer-Encoding: chunked", b"5\r\nhello\r\n0\r\n\r\n", b"1.0", None, b"close"),
+    ],
+)
+def test_framing_and_persistence_are_said_as_the_clients_version_needs_it(
+    framing: bytes, body: bytes, version: bytes, length: bytes | None, connection: bytes | None
+) -> None:
+    wire = b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n" + body
+    with serving(respond_always(wire)) as (proxy, _), proxy.client() as client:
+        response = client.request(version=version, fields=[(b"Connection", b"keep-alive")])
+        assert (response.body, response.get(b"content-length")) == (b"hello", length)
+        assert response.get(b"connection") == connection
+        assert bool(response.values(b"transfer-encoding")) is (length is None and version == b"1.1")
 
 
 def test_a_client_that_says_close_is_told_so_and_closed() -> None:

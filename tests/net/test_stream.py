@@ -63,6 +63,19 @@ def test_flush_sends_at_once_and_an_empty_write_is_nothing(loop: Loop, pair: Pai
     assert owner.told == ["flushed"]
 
 
+def test_an_owner_that_does_not_ask_hears_nothing_of_a_flush(loop: Loop, pair: Pair) -> None:
+    near, far = pair()
+    stream, owner = recorded_stream(loop, near)
+    stream.tells_flushed = False
+    stream.write(b"one")
+    settle(loop)
+    assert (read_exactly(far, 3), stream.pending_bytes, owner.told) == (b"one", 0, [])
+    stream.write(b"two")
+    stream.tells_flushed = True
+    settle(loop)
+    assert (read_exactly(far, 3), owner.told) == (b"two", ["flushed"])
+
+
 def test_many_small_pieces_keep_their_order(loop: Loop, pair: Pair) -> None:
     near, far = pair()
     stream, _ = recorded_stream(loop, near)
@@ -274,8 +287,9 @@ def test_a_bug_in_the_owner_closes_only_its_connection(
     loop: Loop, pair: Pair, caplog: pytest.LogCaptureFixture
 ) -> None:
     near, far = pair()
-    _, owner = recorded_stream(loop, near)
+    stream, owner = recorded_stream(loop, near)
     owner.on_readable = lambda: 1 // 0  # type: ignore[method-assign]
+    stream.set_owner(owner)
     far.send(b"x")
     loop.turn(1.0)
     assert "crash" in owner.told

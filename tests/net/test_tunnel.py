@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from minato.net.loop import Loop
-from minato.net.stream import HIGH_WATER_BYTES, RECV_BYTES, Stream
+from minato.net.stream import HIGH_WATER_BYTES, MAX_RECV_BYTES, Stream
 from minato.net.tunnel import Tunnel
 from tests.net.support import PATIENCE_S, Clock, Recorder, fill, read_available, reset, settle, turn_until
 
@@ -83,7 +83,7 @@ def test_bytes_pass_both_ways_and_are_counted(ends: Ends) -> None:
 
 
 def test_what_came_before_the_tunnel_opened_goes_first(ends: Ends) -> None:
-    ends.tunnel.send_early(b"early down", b"early up")
+    ends.tunnel.begin(b"early down", b"early up", client_ended=False)
     ends.client.send(b"+")
     ends.origin.send(b"-")
     assert ends.receive(ends.client, 11) == b"early down-"
@@ -110,8 +110,7 @@ def test_each_side_may_end_first_and_still_receive(ends: Ends, first: str) -> No
 
 
 def test_a_client_that_had_ended_before_is_passed_on(ends: Ends) -> None:
-    ends.tunnel.send_early(b"", b"only this")
-    ends.tunnel.client_ended()
+    ends.tunnel.begin(b"", b"only this", client_ended=True)
     assert ends.receive(ends.origin, 9) == b"only this"
     ends.ended(ends.origin)
     ends.origin.send(b"reply")
@@ -120,7 +119,7 @@ def test_a_client_that_had_ended_before_is_passed_on(ends: Ends) -> None:
 
 def test_a_slow_reader_slows_the_sender(ends: Ends) -> None:
     sent = ends.saturate()
-    assert ends.streams[0].pending_bytes <= HIGH_WATER_BYTES + RECV_BYTES
+    assert ends.streams[0].pending_bytes <= HIGH_WATER_BYTES + MAX_RECV_BYTES
     received = 0
 
     def all_through() -> bool:

@@ -12,6 +12,8 @@ from minato.net.loop import Loop
 from minato.net.resolve import ResolvedAddress
 from minato.net.runtime import UpstreamRuntime
 from minato.net.upstream import UpstreamConnection
+from minato.protocol.fields import make_block
+from minato.protocol.h11_codec import H11ClientCodec
 from minato.protocol.message import Framing, RequestHead, ResponseHead
 from tests.net.support import PATIENCE_S, read_exactly, settle, turn_until
 
@@ -21,7 +23,9 @@ BIG = random.Random(4).randbytes(3_000_000)
 
 
 def request_head(method: bytes = b"GET", upgrade: bytes = b"") -> RequestHead:
-    return RequestHead(method, b"/", 11, [(b"host", b"a")], Framing.NONE, 0, b"a", b"/", True, upgrade=upgrade)
+    return RequestHead(
+        method, b"/", 11, make_block([(b"host", b"a")]), Framing.NONE, 0, b"a", b"/", True, upgrade=upgrade
+    )
 
 
 class Exchange:
@@ -95,7 +99,8 @@ def upstream_of(*addresses: ResolvedAddress, tls: bool = False, name: str = "127
     return UpstreamRuntime(
         url=f"{'https' if tls else 'http'}://{name}:{port}",
         index=0,
-        origin=("http", name, port),
+        position=0,
+        origin=0,
         port=port,
         authority=b"a",
         server_name=name,
@@ -124,7 +129,13 @@ class Bench:
     ) -> UpstreamConnection:
         upstream = upstream or upstream_of(address_of(self.listener))
         made = UpstreamConnection(
-            self.loop, upstream, self.timeouts, Limits(), tls, self.idle.append, self.idle_closed.append
+            self.loop,
+            upstream,
+            self.timeouts,
+            H11ClientCodec(Limits()),
+            tls,
+            self.idle.append,
+            self.idle_closed.append,
         )
         self.made.append(made)
         return made

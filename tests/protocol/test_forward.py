@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minato.protocol.fields import make_block, strip_hop_by_hop
 from minato.protocol.forward import (
     forward_interim_fields,
     forward_request_fields,
     forward_response_fields,
     join_target,
-    strip_hop_by_hop,
 )
 from minato.protocol.message import Fields, Framing, RequestHead, ResponseHead, field_values, first_value, list_members
 from tests.protocol.support import read_request
@@ -39,7 +39,7 @@ def forwarded(
 
 
 def response_head(fields: Fields, status: int = 200, version: int = 11) -> ResponseHead:
-    return ResponseHead(status, b"x", version, fields, Framing.NONE, 0, True)
+    return ResponseHead(status, b"x", version, make_block(fields), Framing.NONE, 0, True)
 
 
 HOP_BY_HOP = [
@@ -85,7 +85,7 @@ def test_stripping_keeps_order_and_adds_nothing(fields: Fields) -> None:
 @given(FIELDS, st.booleans(), st.sampled_from([b"close", b"x-forwarded-for, x-forwarded-host, x-forwarded-proto, via"]))
 def test_no_nomination_strips_what_minato_adds(fields: Fields, trusted: bool, nominated: bytes) -> None:
     fields = [(b"connection", nominated), *[line for line in fields if line[0] != b"host"], (b"host", b"a")]
-    head = RequestHead(b"GET", b"/", 11, fields, Framing.NONE, 0, b"a", b"/", True)
+    head = RequestHead(b"GET", b"/", 11, make_block(fields), Framing.NONE, 0, b"a", b"/", True)
     out = forward_request_fields(head, strip_hop_by_hop(fields), CLIENT, trusted, b"origin")
     assert field_values(out, b"host") == [b"a"]
     assert field_values(out, b"via")[-1] == b"1.1 minato"

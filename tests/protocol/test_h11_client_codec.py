@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from minato.config.model import Limits
 from minato.protocol.codec import Signal
+from minato.protocol.fields import make_block
 from minato.protocol.guard import Malformed
 from minato.protocol.message import Framing, ResponseHead
 from tests.protocol.support import bytewise, cut_at, read_messages, response_codec, splits
@@ -54,7 +55,7 @@ def test_what_follows_a_response_stays_in_the_buffer_and_is_not_read(message: by
 def test_a_head_is_read_with_its_meaning() -> None:
     ((head, _, _),) = read_messages(response_codec(), [LENGTH])
     assert head == ResponseHead(
-        200, b"OK", 11, [(b"content-length", b"5"), (b"x", b"y")], Framing.LENGTH, 5, keep_alive=True
+        200, b"OK", 11, make_block([(b"content-length", b"5"), (b"x", b"y")]), Framing.LENGTH, 5, keep_alive=True
     )
 
 

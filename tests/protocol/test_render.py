@@ -8,15 +8,13 @@ from hypothesis import strategies as st
 
 from minato.protocol.message import Framing, RequestHead, ResponseHead
 from minato.protocol.render import (
-    Persistence,
-    connection_value,
     encode_end,
     encode_piece,
     reason_phrase,
     render_interim,
     render_request,
     render_response,
-    response_framing,
+    unknown_length_framing,
 )
 from tests.protocol.support import read_messages, read_request, request_codec, response_codec
 
@@ -53,28 +51,9 @@ def test_an_interim_response_has_no_framing() -> None:
     assert render_interim(103, b"Early Hints", [(b"link", b"x")]) == b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"
 
 
-@pytest.mark.parametrize(
-    ("request_head", "framing", "expected"),
-    [
-        (V11, Framing.LENGTH, (Framing.LENGTH, 7)),
-        (V10, Framing.LENGTH, (Framing.LENGTH, 7)),
-        (V11, Framing.NONE, (Framing.NONE, 7)),
-        (V11, Framing.CHUNKED, (Framing.CHUNKED, 0)),
-        (V11, Framing.CLOSE, (Framing.CHUNKED, 0)),
-        (V10, Framing.CHUNKED, (Framing.CLOSE, 0)),
-        (V10, Framing.CLOSE, (Framing.CLOSE, 0)),
-    ],
-)
-def test_a_body_of_unknown_length_goes_in_chunks_but_not_to_http_1_0(
-    request_head: RequestHead, framing: Framing, expected: tuple[Framing, int]
-) -> None:
-    assert response_framing(request_head, framing, 7) == expected
-
-
-def test_persistence_is_said_where_it_is_not_the_versions_default() -> None:
-    assert connection_value(V11, Persistence.KEEP) == b""
-    assert connection_value(V10, Persistence.KEEP) == b"keep-alive"
-    assert connection_value(V11, Persistence.CLOSE) == connection_value(V10, Persistence.CLOSE) == b"close"
+def test_a_body_of_unknown_length_goes_in_chunks_but_not_to_http_1_0() -> None:
+    assert unknown_length_framing(V11) is Framing.CHUNKED
+    assert unknown_length_framing(V10) is Framing.CLOSE
 
 
 def test_an_empty_piece_does_not_end_a_chunked_body() -> None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from minato.protocol.fields import make_block
 from minato.protocol.guard import Malformed
 from minato.protocol.message import Fields, Framing, RequestHead, ResponseHead
 from minato.protocol.semantics import make_request_head, make_response_head
 
 
 def request(*fields: tuple[bytes, bytes], version: int = 11, framing: tuple[Framing, int] | None = None) -> RequestHead:
-    return make_request_head(b"GET", b"/", version, [(b"host", b"a"), *fields], framing)
+    return make_request_head(b"GET", b"/", version, make_block([(b"host", b"a"), *fields]), framing)
 
 
 def response(
@@ -20,7 +21,7 @@ def response(
     version: int = 11,
     framing: tuple[Framing, int] | None = None,
 ) -> ResponseHead:
-    return make_response_head(method, status, b"x", version, list(fields), framing)
+    return make_response_head(method, status, b"x", version, make_block(list(fields)), framing)
 
 
 PERSISTENCE: list[tuple[int, Fields, bool]] = [

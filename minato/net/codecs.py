@@ -1,0 +1,46 @@
+"""Which codec a connection gets, and what the express codecs of one worker share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+from minato.config.model import Config
+from minato.protocol.codec import ClientCodec, ServerCodec
+from minato.protocol.express_codec import ExpressClientCodec, ExpressServerCodec
+from minato.protocol.field_table import FieldTable, Halves
+from minato.protocol.h11_codec import H11ClientCodec, H11ServerCodec
+from minato.protocol.message import RequestHead
+
+# The limits of the config are for clients. An upstream may send as much as this, or as a client may if that is more.
+_RESPONSE_HEADER_BYTES: Final = 65_536
+_RESPONSE_HEADER_FIELDS: Final = 400
+
+
+class Codecs:
+    """Makes the codecs of one worker's connections."""
+
+    def __init__(self, config: Config) -> None:
+        self._express = config.express
+        self._limits = config.limits
+        self._response_limits = replace(
+            config.limits,
+            header_bytes=max(config.limits.header_bytes, _RESPONSE_HEADER_BYTES),
+            header_fields=max(config.limits.header_fields, _RESPONSE_HEADER_FIELDS),
+        )
+        self._requests = FieldTable()
+        self._heads = Halves[RequestHead](1024)
+        self._responses = FieldTable()
+        self._status_lines: dict[bytes, tuple[int, bytes]] = {}
+
+    def make_server_codec(self) -> ServerCodec:
+        """Return a codec for a client's connection."""
+        if self._express:
+            return ExpressServerCodec(self._limits, self._requests, self._heads)
+        return H11ServerCodec(self._limits)
+
+    def make_client_codec(self) -> ClientCodec:
+        """Return a codec for an upstream's connection."""
+        if self._express:
+            return ExpressClientCodec(self._response_limits, self._responses, self._status_lines)
+        return H11ClientCodec(self._response_limits)

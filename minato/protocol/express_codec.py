@@ -1,0 +1,283 @@
+"""The express codec: the common shape of messages read without h11; anything else is handed to the h11 codec untouched.
+
+A head of the common shape is whole in the buffer, of a strict grammar, HTTP/1.1, and framed by at most one
+Content-Length, a response also by "chunked" alone. Whatever is not of that shape goes to the h11 codec before a byte of
+it is consumed, and comes back for the next message. So this codec never accepts what guard and h11 would refuse, and
+never reads it otherwise; tests/protocol/test_express_agrees.py holds the two against each other.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final, Generic, TypeVar
+
+from minato.config.model import Limits
+from minato.protocol.chunked import ChunkReader
+from minato.protocol.codec import ClientEvent, ServerEvent, Signal
+from minato.protocol.express_facts import RequestFacts, ResponseFacts, read_request_facts, read_response_facts
+from minato.protocol.field_table import FieldTable, Halves
+from minato.protocol.guard import Malformed
+from minato.protocol.h11_codec import H11ClientCodec, H11ServerCodec
+from minato.protocol.message import Framing, RequestHead, ResponseHead
+
+_METHODS: Final = frozenset([b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"])
+_TARGET: Final = re.compile(rb"/[\x21\x22\x24-\x7e]*")
+_STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9])(?: ([\t \x21-\x7e\x80-\xff]*))?")
+_END_OF_HEAD: Final = b"\r\n\r\n"
+_NO_BODY: Final = frozenset([204, 304])
+_MAX_STATUS_LINES: Final = 256
+_MAX_HEAD_BYTES: Final = 2048
+
+_NEED_DATA: Final = Signal.NEED_DATA
+_END: Final = Signal.END
+
+
+_General = TypeVar("_General", H11ServerCodec, H11ClientCodec)
+
+
+class _Reader(Generic[_General]):
+    """What both directions share: the bytes that were fed, how far they were read, and who reads the present message."""
+
+    __slots__ = ("_at", "_data", "_ending", "_general", "_left_bytes", "_limits", "_table")
+
+    def __init__(self, limits: Limits, table: FieldTable) -> None:
+        self._limits = limits
+        self._table = table
+        self._data = b""
+        self._at = 0  # what was read of it
+        self._left_bytes = 0  # of the present body
+        self._ending = False  # whether END is due
+        self._general: _General | None = None  # reads the present message, if it is not of the common shape
+
+    @property
+    def buffered_bytes(self) -> int:
+        general = self._general
+        return len(self._data) - self._at if general is None else general.buffered_bytes
+
+    def feed(self, data: bytes) -> None:
+        if self._general is not None:
+            self._general.feed(data)
+        elif self._at == len(self._data):
+            self._data = data
+            self._at = 0
+        else:
+            self._data = self._data[self._at :] + data
+            self._at = 0
+
+    def take_rest(self) -> bytes:
+        if self._general is not None:
+            return self._general.take_rest()
+        rest, self._data, self._at = self._data[self._at :], b"", 0
+        return rest
+
+
+class ExpressServerCodec(_Reader[H11ServerCodec]):
+    """Reads requests (protocol.codec.ServerCodec)."""
+
+    __slots__ = ("_heads", "_recall")
+
+    def __init__(self, limits: Limits, table: FieldTable, heads: Halves[RequestHead]) -> None:
+        super().__init__(limits, table)
+        self._recall = heads.young.get
+        self._heads = heads  # whole requests without a body, by their bytes
+
+    def recall(self, data: bytes) -> RequestHead | None:
+        head = self._recall(data)
+        if head is None or self._ending or self._at != len(self._data) or self._left_bytes or self._general is not None:
+            return None
+        return head
+
+    def next_event(self) -> ServerEvent:
+        if self._general is not None:
+            return self._next_general_event(self._general)
+        if self._left_bytes:
+            return self._next_piece()
+        if self._ending:
+            self._ending = False
+            return _END
+        data, at = self._data, self._at
+        if at == len(data):
+            return _NEED_DATA
+        end = data.find(_END_OF_HEAD, at)
+        if end < 0 or end + 4 - at > self._limits.header_bytes:
+            return self._hand_over()
+        line_end = data.find(b"\r\n", at)
+        parts = data[at:line_end].split(b" ")
+        if len(parts) != 3:
+            return self._hand_over()
+        method, target, version = parts
+        if (
+            version != b"HTTP/1.1"
+            or method not in _METHODS
+            or len(target) > self._limits.target_bytes
+            or _TARGET.fullmatch(target) is None
+        ):
+            return self._hand_over()
+        block = self._table.read_block(data[line_end + 2 : end])
+        if block is None or block.count > self._limits.header_fields:
+            return self._hand_over()
+        known = block.known
+        facts = known.facts
+        if facts is None:
+            facts = known.facts = read_request_facts(known)
+        if not isinstance(facts, RequestFacts):
+            return self._hand_over()
+        self._at = end + 4
+        self._left_bytes = facts.length_bytes
+        self._ending = True
+        head = RequestHead(
+            method, target, 11, block, facts.framing, facts.length_bytes, facts.host, target, facts.keep_alive
+        )
+        is_all = not at and end + 4 == len(data) <= _MAX_HEAD_BYTES and facts.framing is Framing.NONE
+        if is_all and self._heads.find(data) is None:
+            head.is_repeated = self._heads.offer(data, head)
+        return head
+
+    def _next_piece(self) -> bytes | Signal:
+        data, at = self._data, self._at
+        if at == len(data):
+            return _NEED_DATA
+        piece = data[at : at + self._left_bytes]
+        self._left_bytes -= len(piece)
+        self._at = at + len(piece)
+        return piece
+
+    def _hand_over(self) -> ServerEvent:
+        general = H11ServerCodec(self._limits)
+        general.feed(self.take_rest())
+        self._general = general
+        return self._next_general_event(general)
+
+    def _next_general_event(self, general: H11ServerCodec) -> ServerEvent:
+        event = general.next_event()
+        if event is _END:
+            self._general = None
+            self._data, self._at = general.take_rest(), 0
+        return event
+
+
+class ExpressClientCodec(_Reader[H11ClientCodec]):
+    """Reads responses (protocol.codec.ClientCodec)."""
+
+    __slots__ = ("_chunks", "_eof", "_method", "_status_lines", "_upgrade", "_waiting")
+
+    def __init__(self, limits: Limits, table: FieldTable, status_lines: dict[bytes, tuple[int, bytes]]) -> None:
+        super().__init__(limits, table)
+        self._status_lines = status_lines
+        self._chunks: ChunkReader | None = None  # of a chunked body
+        self._eof = False
+        self._waiting = False  # whether a response is due
+        self._method = b""
+        self._upgrade = b""
+
+    def expect_response(self, method: bytes, upgrade: bytes) -> None:
+        self._method = method
+        self._upgrade = upgrade
+        self._waiting = True
+        if upgrade:
+            self._hand_over()
+
+    def feed_eof(self) -> None:
+        self._eof = True
+        if self._general is not None:
+            self._general.feed_eof()
+
+    def next_event(self) -> ClientEvent:
+        if self._general is not None:
+            return self._next_general_event(self._general)
+        left_bytes = self._left_bytes
+        if left_bytes:
+            data, at = self._data, self._at
+            if at == len(data):
+                return self._need_more()
+            piece = data if not at and len(data) <= left_bytes else data[at : at + left_bytes]
+            self._left_bytes = left_bytes - len(piece)
+            self._at = at + len(piece)
+            return piece
+        if self._ending:
+            self._ending = False
+            return _END
+        if self._chunks is not None:
+            return self._next_chunk(self._chunks)
+        if not self._waiting:
+            return _NEED_DATA
+        return self._next_head()
+
+    def _next_head(self) -> ClientEvent:
+        data, at = self._data, self._at
+        if at == len(data) and not self._eof:
+            return _NEED_DATA
+        end = data.find(_END_OF_HEAD, at)
+        if end < 0 or end + 4 - at > self._limits.header_bytes:
+            return self._hand_over_now()
+        line_end = data.find(b"\r\n", at)
+        status_line = self._status_lines.get(data[at:line_end]) or self._read_status_line(data[at:line_end])
+        if status_line is None:
+            return self._hand_over_now()
+        block = self._table.read_block(data[line_end + 2 : end])
+        if block is None or len(block.lines) > self._limits.header_fields:
+            return self._hand_over_now()
+        facts = block.facts
+        if facts is None:
+            facts = block.facts = read_response_facts(block)
+        if not isinstance(facts, ResponseFacts):
+            return self._hand_over_now()
+        status, reason = status_line
+        framing = facts.framing
+        if self._method == b"HEAD" or status in _NO_BODY:
+            if status == 204 and framing is not Framing.NONE:
+                return self._hand_over_now()
+            framing = Framing.NONE
+        elif framing is Framing.NONE:
+            return self._hand_over_now()  # framed by the end of the connection
+        self._at = end + 4
+        self._waiting = False
+        if framing is Framing.CHUNKED:
+            self._chunks = ChunkReader()
+        else:
+            self._left_bytes = facts.length_bytes if framing is Framing.LENGTH else 0
+            self._ending = True
+        return ResponseHead(status, reason, 11, block, framing, facts.length_bytes, facts.keep_alive)
+
+    def _read_status_line(self, line: bytes) -> tuple[int, bytes] | None:
+        match = _STATUS_LINE.fullmatch(line)
+        if match is None:
+            return None
+        if len(self._status_lines) >= _MAX_STATUS_LINES:
+            self._status_lines.clear()
+        read = self._status_lines[line] = int(match[1]), match[2] or b""
+        return read
+
+    def _next_chunk(self, chunks: ChunkReader) -> bytes | Signal:
+        piece, self._at = chunks.read(self._data, self._at)
+        if chunks.done:
+            self._chunks = None
+            if not piece:
+                return _END
+            self._ending = True
+        return piece or self._need_more()
+
+    def _need_more(self) -> Signal:
+        if self._eof:
+            raise Malformed("a response that ended too early")
+        return _NEED_DATA
+
+    def _hand_over(self) -> H11ClientCodec:
+        general = H11ClientCodec(self._limits)
+        general.expect_response(self._method, self._upgrade)
+        general.feed(self.take_rest())
+        if self._eof:
+            general.feed_eof()
+        self._general = general
+        return general
+
+    def _hand_over_now(self) -> ClientEvent:
+        return self._next_general_event(self._hand_over())
+
+    def _next_general_event(self, general: H11ClientCodec) -> ClientEvent:
+        event = general.next_event()
+        if event is _END:
+            self._general = None
+            self._waiting = False
+            self._data, self._at = general.take_rest(), 0
+        return event

@@ -1,0 +1,298 @@
+"""Field lines and blocks of them: what a line means is worked out once per distinct line, and kept while it repeats.
+
+Both codecs yield the fields of a head as a `FieldBlock`. What follows from the lines alone (what is forwarded, how it
+looks on the wire) is derived from the block in one place and kept with it. The express codec finds those it
+has seen before (protocol.field_table); the h11 codec makes a block of what h11 read.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from operator import attrgetter
+from typing import Final
+
+Fields = list[tuple[bytes, bytes]]
+"""An ordered list of ``(lower-case name, value)``; values carry no white space around them."""
+
+# Roles are counters of eight bits each in one integer: the sum over a head's lines says how many there are of each.
+HOST: Final = 1
+LENGTH: Final = 1 << 8
+CODING: Final = 1 << 16
+CONNECTION: Final = 1 << 24
+HOP_BY_HOP: Final = 1 << 32
+EXPECT: Final = 1 << 40
+FORWARDED: Final = 1 << 48
+DATE: Final = 1 << 56
+UPGRADE: Final = 1 << 64
+COUNT: Final = 0xFF
+MAX_LINES: Final = 200  # what a counter holds, and then some
+
+HOP_BY_HOP_NAMES: Final = frozenset(
+    [
+        b"connection",
+        b"keep-alive",
+        b"proxy-connection",
+        b"proxy-authenticate",
+        b"proxy-authorization",
+        b"proxy-authentication-info",
+        b"te",
+        b"trailer",
+        b"transfer-encoding",
+        b"content-length",
+        b"upgrade",
+        b"http2-settings",
+    ]
+)
+# A client may not strip these from its request by nominating them (RFC 9110, 7.6.1 forbids nominating them at all).
+_NEVER_NOMINATED: Final = frozenset([b"host", b"cache-control", b"expect", b"date"])
+_ROLES: Final = {
+    **dict.fromkeys(HOP_BY_HOP_NAMES, HOP_BY_HOP),
+    b"host": HOST,
+    b"content-length": LENGTH,
+    b"transfer-encoding": CODING,
+    b"connection": CONNECTION,
+    b"expect": EXPECT,
+    b"date": DATE,
+    b"upgrade": UPGRADE,
+}
+_NOT_UPSTREAM: Final = HOP_BY_HOP_NAMES | {b"host", b"expect"}
+
+
+def is_forwarded_name(name: bytes) -> bool:
+    """Tell whether a field says on behalf of whom a proxy forwards; only trusted proxies are believed.
+
+    Some servers take an underscore for a hyphen, so ``x_forwarded_for`` is one, too.
+    """
+    plain = name.replace(b"_", b"-")
+    return plain.startswith(b"x-forwarded-") or plain in (b"forwarded", b"x-real-ip")
+
+
+class FieldLine:
+    """One valid field line.
+
+    Attributes:
+        name: lower case.
+        value: without white space around it.
+        pair: both, as `Fields` hold them.
+        role: its counter.
+        upstream: the line as it goes to an upstream, empty where it does not or is made anew (Host, X-Forwarded-*).
+        downstream: the line as it goes to a client, empty where it does not.
+    """
+
+    __slots__ = ("downstream", "name", "pair", "role", "upstream", "value")
+
+    def __init__(self, name: bytes, value: bytes) -> None:
+        self.name = name
+        self.value = value
+        self.pair = (name, value)
+        self.role = FORWARDED if is_forwarded_name(name) else _ROLES.get(name, 0)
+        wire = b"%b: %b\r\n" % (name, value)
+        self.upstream = b"" if name in _NOT_UPSTREAM or self.role == FORWARDED else wire
+        self.downstream = b"" if name in HOP_BY_HOP_NAMES else wire
+
+
+_PAIR: Final = attrgetter("pair")
+_ROLE: Final = attrgetter("role")
+_UPSTREAM: Final = attrgetter("upstream")
+_DOWNSTREAM: Final = attrgetter("downstream")
+
+
+class FieldBlock:
+    """The fields of one head, in order, and what is derived from them. Never changed once it is made.
+
+    Attributes:
+        roles: the sum of its lines' roles.
+        facts: for the express codec, what it made of the block.
+        is_plain: for net.hits, whether the cache has nothing in it to weigh; None before it was asked.
+        forwarded: for protocol.forward, the lines of a forwarded request in front of and behind the client's address.
+    """
+
+    __slots__ = (
+        "_base",
+        "_downstream_wire",
+        "_end_to_end",
+        "_fields",
+        "_host",
+        "_lines",
+        "_offset",
+        "_roles",
+        "_upstream_wire",
+        "facts",
+        "forwarded",
+        "is_plain",
+    )
+
+    def __init__(self, lines: list[FieldLine] | None, fields: Fields | None = None) -> None:
+        """Make a block of lines, or of fields (one of them is given)."""
+        self._lines = lines
+        self._fields = fields
+        self._base: tuple[FieldBlock, bytes, int] | None = None
+        self._offset: tuple[int, int] | None = None  # of a line, and where it begins in upstream_wire
+        self._host: bytes | None = None
+        self.is_plain: bool | None = None
+        self._roles: int | None = None
+        self._upstream_wire: bytes | None = None
+        self._downstream_wire: bytes | None = None
+        self._end_to_end: Fields | None = None
+        self.facts: object = None
+        self.forwarded: tuple[bytes, bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"<FieldBlock {self.fields!r}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, FieldBlock) and self.fields == other.fields
+
+    __hash__ = None  # type: ignore[assignment]
+
+    @property
+    def lines(self) -> list[FieldLine]:
+        lines = self._lines
+        if lines is None:
+            if self._base is not None:
+                base, value, at = self._base
+                cookie = FieldLine(b"cookie", value)
+                lines = [*base.lines[:at], cookie, *base.lines[at:]]
+            else:
+                lines = [FieldLine(name, value) for name, value in self._fields or ()]
+            self._lines = lines
+        return lines
+
+    @property
+    def fields(self) -> Fields:
+        fields = self._fields
+        if fields is None:
+            fields = self._fields = list(map(_PAIR, self.lines))
+        return fields
+
+    @property
+    def roles(self) -> int:
+        """The sum of the lines' roles."""
+        roles = self._roles
+        if roles is None:
+            lines = self.lines
+            roles = self._roles = sum(map(_ROLE, lines)) if len(lines) <= MAX_LINES else _count_many(lines)
+        return roles
+
+    @property
+    def has_date(self) -> bool:
+        return bool(self.roles & (COUNT * DATE))
+
+    @property
+    def upstream_wire(self) -> bytes:
+        """Its lines as they go to an upstream, but for what is made anew: framing, Host, X-Forwarded-*, Expect."""
+        wire = self._upstream_wire
+        if wire is None:
+            if self._base is not None and not self._base[0].roles & (COUNT * CONNECTION):
+                base, value, at = self._base
+                wire = base.upstream_wire
+                offset = base.upstream_offset(at)
+                cookie = b"cookie: %b\r\n" % value
+                wire = wire[:offset] + cookie + wire[offset:]
+            else:
+                wire = b"".join(map(_UPSTREAM, self._end_to_end_lines()))
+            self._upstream_wire = wire
+        return wire
+
+    def upstream_offset(self, at: int) -> int:
+        """Return where line ``at`` begins in ``upstream_wire``."""
+        if self._offset is None or self._offset[0] != at:
+            self._offset = (at, sum(len(line.upstream) for line in self.lines[:at]))
+        return self._offset[1]
+
+    @property
+    def downstream_wire(self) -> bytes:
+        """Its lines as they go to a client, but for the framing."""
+        wire = self._downstream_wire
+        if wire is None:
+            wire = self._downstream_wire = b"".join(map(_DOWNSTREAM, self._end_to_end_lines()))
+        return wire
+
+    @property
+    def end_to_end(self) -> Fields:
+        """Its fields without those for one connection only."""
+        fields = self._end_to_end
+        if fields is None:
+            fields = self._end_to_end = strip_hop_by_hop(self.fields)
+        return fields
+
+    def with_cookie(self, value: bytes, at: int) -> FieldBlock:
+        """Return a block with one more line, a Cookie of that valid value, at position ``at``.
+
+        What is known of this block need not be found out again.
+        """
+        block = FieldBlock(None)
+        block._base = (self, value, at)
+        block._roles = self.roles
+        return block
+
+    @property
+    def known(self) -> FieldBlock:
+        """This block, without the cookie that may be the only new thing about it: what is kept there is found again."""
+        return self if self._base is None else self._base[0]
+
+    @property
+    def host(self) -> bytes:
+        """The Host field as it was sent, empty where there is none."""
+        host = self._host
+        if host is None:
+            host = self._host = first_value(self.fields, b"host") or b""
+        return host
+
+    @property
+    def count(self) -> int:
+        """How many lines it has."""
+        return len(self.lines) if self._base is None else len(self._base[0].lines) + 1
+
+    def _end_to_end_lines(self) -> list[FieldLine]:
+        if not self.roles & (COUNT * CONNECTION):
+            return self.lines
+        nominated = _nominated(self.fields)
+        return [line for line in self.lines if line.name not in nominated]
+
+
+def _count_many(lines: list[FieldLine]) -> int:
+    """Return the sum of more roles than the counters hold: a full one stays full."""
+    return sum(role * min(count, COUNT) for role, count in Counter(map(_ROLE, lines)).items())
+
+
+def field_values(fields: Fields, name: bytes) -> list[bytes]:
+    """Return the values of every field line of that lower-case name, in order."""
+    return [value for key, value in fields if key == name]
+
+
+def first_value(fields: Fields, name: bytes) -> bytes | None:
+    """Return the first value of that lower-case name, or None."""
+    for key, value in fields:
+        if key == name:
+            return value
+    return None
+
+
+def list_members(fields: Fields, name: bytes) -> list[bytes]:
+    """Return the comma-separated members of a list field, lower case, empty ones left out (RFC 9110, 5.6.1)."""
+    members = []
+    for key, value in fields:
+        if key == name:
+            members += [member for raw in value.split(b",") if (member := raw.strip(b" \t").lower())]
+    return members
+
+
+def make_block(fields: Fields) -> FieldBlock:
+    """Return the block of fields that a parser read."""
+    return FieldBlock(None, fields)
+
+
+def strip_hop_by_hop(fields: Fields) -> Fields:
+    """Return the fields without those for one connection only, the ones that Connection nominates among them."""
+    dropped = HOP_BY_HOP_NAMES | _nominated(fields)
+    return [(name, value) for name, value in fields if name not in dropped]
+
+
+def is_plain_connection(fields: Fields) -> bool:
+    """Tell whether Connection says nothing but close or keep-alive."""
+    return all(member in (b"close", b"keep-alive") for member in list_members(fields, b"connection"))
+
+
+def _nominated(fields: Fields) -> frozenset[bytes]:
+    return frozenset(list_members(fields, b"connection")) - _NEVER_NOMINATED

@@ -1,0 +1,264 @@
+"""What ends a hit without an exchange, and which requests never get one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tests.net.hit_support import (
+    CACHE,
+    EXCHANGE,
+    GET,
+    HOT,
+    MAX_AGE,
+    PLAIN,
+    Versions,
+    WallClock,
+    ask,
+    make_hot,
+)
+from tests.net.proxy import OriginMaker, Proxy, ProxyMaker, hello
+from tests.system.harness import Client, OriginConnection, request_bytes
+
+
+def test_age_grows_with_the_next_second_and_is_hot_again_in_it(
+    origin: OriginMaker, proxy: ProxyMaker, lanes: list[str], wall: WallClock
+) -> None:
+    there = origin(Versions())
+    with proxy(there, cache=CACHE).client() as client:
+        assert b"\r\nage: 0\r\n" in make_hot(client, lanes)[0]
+        for second in range(1, 4):
+            wall.wall_s += 1.0
+            assert b"\r\nage: %d\r\n" % second in ask(client)[0]
+            assert lanes[-1] != HOT
+            assert b"\r\nage: %d\r\n" % second in make_hot(client, lanes)[0]
+    assert len(there.requests) == 1
+
+
+@pytest.mark.parametrize("offset_s", [0.0, 0.5, 0.75, 0.99])
+def test_age_never_goes_back(
+    origin: OriginMaker, proxy: ProxyMaker, lanes: list[str], wall: WallClock, offset_s: float
+) -> None:
+    wall.wall_s = 1_700_000_000.0 + offset_s
+    ages = []
+    with proxy(origin(Versions()), cache=CACHE).client() as client:
+        make_hot(client, lanes)
+        for number in range(40):
+            wires = [GET, request_bytes(fields=[(b"Cookie", b"%d" % number)])]
+            ages += [int(ask(client, wire)[0].partition(b"\r\nage: ")[2].partition(b"\r")[0]) for wire in wires]
+            wall.wall_s += 0.125
+    assert ages == sorted(ages)
+    assert ages[-1] == 4
+
+
+def test_a_clock_that_is_set_back_ends_a_hot_answer(
+    origin: OriginMaker, proxy: ProxyMaker, lanes: list[str], wall: WallClock
+) -> None:
+    with proxy(origin(Versions()), cache=CACHE).client() as client:
+        make_hot(client, lanes)
+        wall.wall_s -= 10.0
+        ask(client)
+        assert lanes[-1] != HOT
+
+
+def test_a_response_that_turns_stale_within_the_second_is_not_sent_again(
+    origin: OriginMaker, proxy: ProxyMaker, lanes: list[str], wall: WallClock
+) -> None:
+    wall.wall_s = 1_700_000_000.5
+    with proxy(origin(Versions((b"Cache-Control: max-age=2",))), cache=CACHE).client() as client:
+        make_hot(client, lanes)
+        wall.wall_s += 1.75  # 1_700_000_002.25; it is stale from .5 on
+        assert make_hot(client, lanes)[1] == b"GET / 1"
+        wall.wall_s += 0.375
+        assert ask(client)[1] == b"GET / 2"
+        assert lanes[-1] == EXCHANGE
+
+
+def test_a_stale_response_is_validated_and_hot_again(
+    origin: OriginMaker, proxy: ProxyMaker, lanes: list[str], wall: WallClock
+) -> None:
+    def script(connection: OriginConnection) -> None:
+        while (request := connection.read_request()) is not None:
+            if request.get(b"if-none-match"):
+                connection.send(b'HTTP/1.1 304 Same\r\nETag: "1"\r\nCache-Control: max-age=5\r\nX-New: 1\r\n\r\n')
+            else:
+                connection.send(hello(b"x", b'ETag: "1"', b"Cache-Control: max-age=5"))
+
+    there = origin(script)
+    with proxy(there, cache=CACHE).client() as client:
+        make_hot(client, lanes)
+        wall.wall_s += 6.0
+        head, body = ask(client)
+        assert (lanes[-1], body) == (EXCHANGE, b"x")
+        assert b"fwd=stale" in head
+        head, body = make_hot(client, lanes)
+        assert b"x-new: 1\r\n" in head
+        assert body == b"x"
+    assert len(there.requests) == 2
+
+
+def reload_it(here: Proxy, client: Client) -> None:
+    ask(client, GET[:-2] + b"Cache-Control: no-cache\r\n\r\n")
+
+
+def post(here: Proxy, client: Client) -> None:
+    ask(client, request_bytes(b"POST", body=b"x"))
+
+
+def purge(here: Proxy, client: Client) -> None:
+    cache = here.server._context.cache
+    assert cache is not None
+    here.call(cache.clear)
+
+
+def evict(here: Proxy, client: Client) -> None:
+    for number in range(3):
+        ask(client, request_bytes(target=b"/%d" % number))
+
+
+@pytest.mark.parametrize("end", [reload_it, post, purge, evict])
+@pytest.mark.parametrize("fields", [(MAX_AGE,), (MAX_AGE, b"Vary: Accept")])
+def test_what_was_replaced_invalidated_purged_or_evicted_is_not_sent_again(
+    origin: OriginMaker,
+    proxy: ProxyMaker,
+    lanes: list[str],
+    end: Callable[[Proxy, Client], None],
+    fields: tuple[bytes, ...],
+) -> None:
+    there = origin(Versions(fields))
+    here = proxy(there, cache=replace(CACHE, capacity=2))
+    with here.client() as client, here.client() as other:
+        assert make_hot(client, lanes)[1] == b"GET / 1"
+        end(here, other)
+        head, body = ask(client)
+        assert lanes[-1] != HOT
+        assert body.startswith(b"GET / ")
+        assert body != b"GET / 1"
+        assert (b"minato; hit" in head) == (end is reload_it)
+        assert make_hot(client, lanes)[1] == body
+
+
+def test_draining_ends_hits_and_says_close(origin: OriginMaker, proxy: ProxyMaker, lanes: list[str]) -> None:
+    there = origin(Versions())
+    here = proxy(there, cache=CACHE)
+    with here.client() as hot_client, here.client() as plain_client:
+        make_hot(hot_client, lanes)
+        ask(plain_client)
+        here.drain()
+        for client, wire in ((hot_client, GET), (plain_client, request_bytes(fields=[(b"Cookie", b"new")]))):
+            client.send(wire)
+            response = client.receive()
+            assert (response.body, response.says_close()) == (b"GET / 1", True)
+            assert lanes[-1] == EXCHANGE
+            assert client.is_closed()
+    assert here.drained.wait(5.0)
+
+
+def test_variants_are_hot_side_by_side_and_never_mixed(
+    origin: OriginMaker, proxy: ProxyMaker, lanes: list[str]
+) -> None:
+    def script(connection: OriginConnection) -> None:
+        while (request := connection.read_request()) is not None:
+            value = b",".join(request.values(b"cookie"))
+            connection.send(hello(b"for " + value, MAX_AGE, b"Vary: Cookie"))
+
+    there = origin(script)
+    wires = {value: request_bytes(fields=[(b"Accept", b"x"), (b"Cookie", value)]) for value in (b"a", b"b", b"c")}
+    with proxy(there, cache=CACHE).client() as client:
+        for _ in range(5):
+            for value, wire in wires.items():
+                assert ask(client, wire)[1] == b"for " + value
+        assert lanes[-3:] == [HOT] * 3
+        assert ask(client, request_bytes(fields=[(b"Accept", b"x")]))[1] == b"for "
+    assert len(there.requests) == 4
+
+
+def test_a_variant_that_comes_to_a_plain_response_ends_its_plain_hits(
+    origin: OriginMaker, proxy: ProxyMaker, lanes: list[str]
+) -> None:
+    versions = Versions((MAX_AGE,))
+    there = origin(versions)
+    with proxy(there, cache=CACHE).client() as client:
+        assert ask(client)[1] == b"GET / 1"
+        versions.fields = (MAX_AGE, b"Vary: X-Kind")
+        kinds = [request_bytes(fields=[(b"X-Kind", b"%d" % number)]) for number in range(3)]
+        reload = request_bytes(fields=[(b"X-Kind", b"0"), (b"Cache-Control", b"no-cache")])
+        assert ask(client, reload)[1] == b"GET / 2"
+        for _ in range(4):
+            assert [ask(client, wire)[1] for wire in kinds] == [b"GET / 2", b"GET / 3", b"GET / 4"]
+    assert PLAIN not in lanes
+
+
+WEIGHED = [
+    (b"Cache-Control", b"no-cache"),
+    (b"Cache-Control", b"max-age=60"),
+    (b"Pragma", b"no-cache"),
+    (b"Authorization", b"Basic x"),
+    (b"Range", b"bytes=0-1"),
+    (b"If-None-Match", b'"1"'),
+    (b"If-Modified-Since", b"Tue, 14 Nov 2023 22:13:00 GMT"),
+    (b"If-Match", b'"1"'),
+    (b"If-Unmodified-Since", b"Tue, 14 Nov 2023 22:13:00 GMT"),
+    (b"If-Range", b'"1"'),
+]
+
+
+@pytest.mark.parametrize(("name", "value"), WEIGHED)
+def test_requests_with_a_field_that_has_to_be_weighed_go_through_an_exchange_each_time(
+    origin: OriginMaker, proxy: ProxyMaker, lanes: list[str], name: bytes, value: bytes
+) -> None:
+    there = origin(Versions((MAX_AGE, b'ETag: "1"')))
+    with proxy(there, cache=CACHE).client() as client:
+        make_hot(client, lanes)
+        before = len(lanes)
+        wire = request_bytes(fields=[(b"User-Agent", b"curl/8.5.0"), (name, value)])
+        for _ in range(5):
+            ask(client, wire)
+        assert lanes[before:] == [EXCHANGE] * 5
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        request_bytes(fields=[(b"Connection", b"close")]),
+        request_bytes(version=b"1.0"),
+        request_bytes(version=b"1.0", fields=[(b"Connection", b"keep-alive")]),
+        request_bytes(fields=[(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")]),
+        request_bytes(fields=[(b"Content-Length", b"0")]),
+        request_bytes(fields=[(b"Transfer-Encoding", b"chunked")]) + b"0\r\n\r\n",
+        request_bytes(b"POST", body=b""),
+        request_bytes(b"OPTIONS"),
+    ],
+)
+def test_requests_of_another_kind_are_never_answered_without_an_exchange(
+    origin: OriginMaker, proxy: ProxyMaker, lanes: list[str], wire: bytes
+) -> None:
+    here = proxy(origin(Versions()), cache=CACHE)
+    for _ in range(5):
+        with here.client() as client:
+            client.send(wire)
+            response = client.receive(wire.partition(b" ")[0])
+            assert response.status == 200
+            is_over = b"Connection: close" in wire or (b"HTTP/1.0" in wire and b"keep-alive" not in wire)
+            assert response.says_close() == is_over
+            assert client.is_closed(0.05) == is_over
+    assert set(lanes) == {EXCHANGE}
+
+
+def test_what_is_not_stored_is_never_hot(origin: OriginMaker, proxy: ProxyMaker, lanes: list[str]) -> None:
+    there = origin(Versions((b"Cache-Control: no-store",)))
+    with proxy(there, cache=CACHE).client() as client:
+        assert [ask(client)[1] for _ in range(5)] == [b"GET / %d" % number for number in range(1, 6)]
+    assert set(lanes) == {EXCHANGE}
+
+
+def test_what_must_be_validated_each_time_is_never_hot(
+    origin: OriginMaker, proxy: ProxyMaker, lanes: list[str]
+) -> None:
+    there = origin(Versions((b"Cache-Control: no-cache", b'ETag: "1"')))
+    with proxy(there, cache=CACHE).client() as client:
+        for _ in range(5):
+            ask(client)
+    assert (set(lanes), len(there.requests)) == ({EXCHANGE}, 5)

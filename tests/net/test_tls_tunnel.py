@@ -1,0 +1,89 @@
+"""Tunnels to an https upstream: what the client receives is what was said inside TLS, and nothing else."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from minato.net.loop import Loop
+from minato.net.stream import Stream, TlsStream
+from minato.net.tunnel import Tunnel
+from tests.net.support import PATIENCE_S, Recorder, read_available, settle, turn_until
+from tests.system.harness.tls import Authority
+
+SAID = b"said before. said after"
+Pair = Callable[[], tuple[socket.socket, socket.socket]]
+
+
+class TlsEnds:
+    """A tunnel whose upstream's side is TLS; ``client`` and ``origin`` are the far ends."""
+
+    def __init__(self, loop: Loop, pair: Pair, authority: Authority) -> None:
+        self.loop = loop
+        near_client, self.client = pair()
+        near_origin, far_origin = pair()
+        server = authority.server("origin.test")
+        wrapped: list[ssl.SSLSocket] = []
+        handshake = threading.Thread(target=lambda: wrapped.append(server.wrap_socket(far_origin, server_side=True)))
+        handshake.start()
+        near_origin.settimeout(PATIENCE_S)
+        context = ssl.create_default_context(cafile=str(authority.ca_file))
+        self.near = context.wrap_socket(near_origin, server_hostname="origin.test", suppress_ragged_eofs=False)
+        self.near.setblocking(False)
+        handshake.join(PATIENCE_S)
+        (self.origin,) = wrapped
+        streams = [Stream(loop, near_client, Recorder(), 60.0), TlsStream(loop, self.near, Recorder(), 60.0)]
+        for stream in streams:
+            stream.start()
+        self.closed = threading.Event()
+        self.tunnel = Tunnel(streams[0], streams[1], self.closed.set)
+
+    def close(self) -> None:
+        self.tunnel.close()
+        self.near.close()
+        self.origin.close()
+
+
+@pytest.fixture(scope="module")
+def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
+    return Authority.make(Path(tmp_path_factory.mktemp("tls")))
+
+
+@pytest.fixture
+def ends(loop: Loop, pair: Pair, authority: Authority) -> Iterator[TlsEnds]:
+    ends = TlsEnds(loop, pair, authority)
+    yield ends
+    ends.close()
+
+
+def test_bytes_pass_both_ways(ends: TlsEnds) -> None:
+    ends.client.send(b"to origin")
+    settle(ends.loop)
+    assert ends.origin.recv(100) == b"to origin"
+    ends.origin.send(b"back")
+    turn_until(ends.loop, lambda: ends.tunnel.bytes_down)
+    assert read_available(ends.client) == b"back"
+
+
+def test_no_ciphertext_reaches_a_client_that_has_ended_its_half(ends: TlsEnds) -> None:
+    ends.origin.send(b"said before. ")
+    ends.client.send(b"last words")
+    turn_until(ends.loop, lambda: (ends.tunnel.bytes_down, ends.tunnel.bytes_up) == (13, 10))
+    ends.client.shutdown(socket.SHUT_WR)
+    settle(ends.loop)
+    ends.origin.send(b"said after")
+    received = bytearray()
+
+    def is_over() -> bool:
+        received.extend(read_available(ends.client))
+        return ends.closed.is_set() or len(received) >= len(SAID)
+
+    turn_until(ends.loop, is_over)
+    received += read_available(ends.client)
+    assert SAID.startswith(received)
+    assert received.startswith(b"said before. ")
