@@ -36,7 +36,7 @@ _General = TypeVar("_General", H11ServerCodec, H11ClientCodec)
 
 
 class _Reader(Generic[_General]):
-    """What both directions share: the bytes that were fed, how far they were read, and who reads the present message."""
+    """What both directions share: the bytes that were fed, how far they were read, and who reads this message."""
 
     __slots__ = ("_at", "_data", "_ending", "_general", "_left_bytes", "_limits", "_table")
 
