@@ -10,6 +10,10 @@ TOOLS := wrk nginx
 # Suites that start processes; they belong to `make test`.
 PROCESS_SUITES := tests/system tests/control tests/cli
 
+# Suites about the wire: run once more without the express lane, so that both codecs are held to the same.
+WIRE := cache connections forwarding fuzz hostile_clients hostile_upstreams large limits retries routing streaming timeouts upgrade
+WIRE_SUITES := $(WIRE:%=tests/system/test_%.py)
+
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.minato-run
 DEV_STAMP := $(VENV)/.minato-dev
@@ -26,6 +30,7 @@ run: $(RUN_STAMP) ## install into .venv and start the demo on http://localhost:8
 
 test: $(DEV_STAMP) tools ## run every test suite (JOBS=2); installs what they need
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests
+	MINATO_TEST_EXPRESS=false $(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup $(WIRE_SUITES)
 
 check: $(DEV_STAMP) ## format, lint, types, layers and the tests without processes; under a minute
 	$(BIN)/ruff format --check .
