@@ -7,6 +7,10 @@ JOBS ?= 2
 PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
 	$(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
 TOOLS := wrk nginx
+# What the comparison wants: program:package. Without wrk and nginx there is none, of the others it leaves out what is missing.
+PEERS := wrk:wrk nginx:nginx haproxy:haproxy varnishd:varnish caddy:caddy
+# For example: make bench ARGS='--quick --peers minato,nginx'
+ARGS ?=
 # Suites that start processes; they belong to `make test`.
 PROCESS_SUITES := tests/system tests/control tests/cli
 
@@ -19,7 +23,7 @@ RUN_STAMP := $(VENV)/.minato-run
 DEV_STAMP := $(VENV)/.minato-dev
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run test check format tools clean distclean
+.PHONY: help run test check bench format tools peers clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -37,6 +41,9 @@ check: $(DEV_STAMP) ## format, lint, types, layers and the tests without process
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m 'not slow' $(PROCESS_SUITES:%=--ignore=%) tests
+
+bench: $(DEV_STAMP) peers ## compare with nginx, HAProxy, Varnish and Caddy (ARGS=--quick); installs what is missing
+	$(BIN)/python benchmarks/compare.py $(ARGS)
 
 format: $(DEV_STAMP) ## format the code and mend what ruff can mend
 	$(BIN)/ruff check --fix-only .
@@ -84,4 +91,22 @@ tools:
 			echo "The load tests cannot run without:$$missing. On Debian and Ubuntu: apt-get install$$missing" >&2; \
 			exit 1; \
 		}; \
+	done
+
+# Packages of Debian and Ubuntu, each by itself: one that cannot be had must not keep the others away.
+peers:
+	@missing=; for peer in $(PEERS); do \
+		command -v $${peer%%:*} >/dev/null || missing="$$missing $${peer##*:}"; \
+	done; \
+	[ -z "$$missing" ] && exit 0; \
+	if [ "$$(id -u)" = 0 ]; then as_root=; else as_root='sudo -n'; fi; \
+	if ! command -v apt-get >/dev/null || { [ -n "$$as_root" ] && ! $$as_root true 2>/dev/null; }; then \
+		echo "left out, since they cannot be installed here:$$missing"; \
+		exit 0; \
+	fi; \
+	echo "installing$$missing for the comparison; their packages may start services of their own, which are left alone"; \
+	$$as_root apt-get update -qq || true; \
+	for package in $$missing; do \
+		$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$package >/dev/null \
+			|| echo "left out, since it cannot be installed: $$package"; \
 	done

@@ -1,0 +1,2 @@
+-- A connection per request.
+wrk.headers["Connection"] = "close"
