@@ -11,6 +11,7 @@ from minato.config.model import Config, ListenAddress, Service, Timeouts
 from minato.net.bound import BoundListener
 from minato.net.resolve import ResolvedAddress
 from minato.net.server import Server
+from minato.net.stream import HIGH_WATER_BYTES
 from tests.net.hit_support import (
     CACHE,
     EXCHANGE,
@@ -127,9 +128,11 @@ def test_a_client_that_asks_for_hot_answers_and_reads_none_is_paused_and_loses_n
     with here.client(rcvbuf_bytes=8192) as client:
         make_hot(client, lanes)
         before = len(lanes)
+        waiting = []
         for _ in range(400):
             client.send(GET)
-        # What the kernel and the stream hold is far less than the 24 MB asked for.
+            waiting.append(here.call(lambda: sum(one.stream.pending_bytes for one in here.server._clients)))
+        assert max(waiting) < HIGH_WATER_BYTES + 2 * len(body)  # of the 24 MB asked for
         for _ in range(400):
             assert client.receive().body == body
         assert ask(client)[1] == body

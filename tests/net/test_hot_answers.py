@@ -76,6 +76,17 @@ def test_a_response_that_turns_stale_within_the_second_is_not_sent_again(
         assert lanes[-1] == EXCHANGE
 
 
+def test_a_lifetime_that_ends_within_a_second_of_age_ends_a_hot_answer(
+    origin: OriginMaker, proxy: ProxyMaker, lanes: list[str], wall: WallClock
+) -> None:
+    with proxy(origin(Versions(())), cache=replace(CACHE, ttl_s=1.5)).client() as client:
+        make_hot(client, lanes)
+        wall.wall_s += 1.25
+        assert make_hot(client, lanes)[1] == b"GET / 1"
+        wall.wall_s += 0.375
+        assert ask(client)[1] == b"GET / 2"
+
+
 def test_a_stale_response_is_validated_and_hot_again(
     origin: OriginMaker, proxy: ProxyMaker, lanes: list[str], wall: WallClock
 ) -> None:
@@ -191,6 +202,23 @@ def test_a_variant_that_comes_to_a_plain_response_ends_its_plain_hits(
     assert PLAIN not in lanes
 
 
+def test_a_plain_response_is_not_taken_for_a_newer_variant(
+    origin: OriginMaker, proxy: ProxyMaker, lanes: list[str], wall: WallClock
+) -> None:
+    def script(connection: OriginConnection) -> None:
+        while (request := connection.read_request()) is not None:
+            if request.get(b"x-kind"):
+                connection.send(hello(b"variant", MAX_AGE, b"Vary: X-Kind"))
+            else:
+                connection.send(hello(b"plain", MAX_AGE, b"Date: Tue, 14 Nov 2023 22:13:00 GMT"))
+
+    kind = request_bytes(fields=[(b"X-Kind", b"0"), (b"Accept", b"x")])
+    with proxy(origin(script), cache=CACHE).client() as client:
+        assert [ask(client, kind)[1], ask(client)[1]] == [b"variant", b"plain"]
+        for _ in range(4):
+            assert [ask(client, kind)[1], ask(client)[1]] == [b"variant", b"plain"]
+
+
 WEIGHED = [
     (b"Cache-Control", b"no-cache"),
     (b"Cache-Control", b"max-age=60"),
@@ -254,10 +282,11 @@ def test_what_is_not_stored_is_never_hot(origin: OriginMaker, proxy: ProxyMaker,
     assert set(lanes) == {EXCHANGE}
 
 
+@pytest.mark.parametrize("control", [b"no-cache", b"max-age=60, no-cache", b"max-age=0, must-revalidate"])
 def test_what_must_be_validated_each_time_is_never_hot(
-    origin: OriginMaker, proxy: ProxyMaker, lanes: list[str]
+    origin: OriginMaker, proxy: ProxyMaker, lanes: list[str], control: bytes
 ) -> None:
-    there = origin(Versions((b"Cache-Control: no-cache", b'ETag: "1"')))
+    there = origin(Versions((b"Cache-Control: " + control, b'ETag: "1"')))
     with proxy(there, cache=CACHE).client() as client:
         for _ in range(5):
             ask(client)

@@ -217,6 +217,16 @@ def test_a_new_cookie_is_read_at_its_place_while_the_rest_is_known(at: int, valu
         assert known.count == 3
 
 
+def test_a_cookie_may_come_at_another_place_each_time() -> None:
+    lines = [b"Host: a", b"Accept: b", b"X: c"]
+    table = FieldTable()
+    known = [read(table, *lines) for _ in range(2)][-1]
+    for at in (1, 3, 2, 1, 2):
+        block = read(table, *lines[:at], b"Cookie: d", *lines[at:])
+        assert block.known is known
+        assert told(block) == told(make_block([*known.fields[:at], (b"cookie", b"d"), *known.fields[at:]]))
+
+
 def test_two_cookies_and_other_spellings_are_read_like_any_line() -> None:
     table = FieldTable()
     for _ in range(4):
