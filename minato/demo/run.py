@@ -12,7 +12,7 @@ from minato.errors import BootError
 
 _TRIES = (
     ("curl -i {url}", "which upstream answered; again, and it is the other"),
-    ("curl -i {url}cached", "twice within ten seconds: look at Age and Cache-Status"),
+    ("curl -i {url}cached", "a few times: look at Age and Cache-Status (each worker has a cache of its own)"),
     ("curl -N {url}events", "server-sent events, one a second"),
     ("curl -i {url}slow", "takes two seconds"),
     ("curl -d hello {url}", "a request with a body"),
