@@ -10,7 +10,7 @@ from minato.protocol.codec import ClientCodec, ServerCodec
 from minato.protocol.express_codec import ExpressClientCodec, ExpressServerCodec
 from minato.protocol.field_table import FieldTable, Halves
 from minato.protocol.h11_codec import H11ClientCodec, H11ServerCodec
-from minato.protocol.message import RequestHead
+from minato.protocol.message import RequestHead, ResponseHead
 
 # The limits of the config are for clients. An upstream may send as much as this, or as a client may if that is more.
 _RESPONSE_HEADER_BYTES: Final = 65_536
@@ -31,6 +31,7 @@ class Codecs:
         self._requests = FieldTable()
         self._heads = Halves[RequestHead](1024)
         self._responses = FieldTable()
+        self._response_heads = Halves[ResponseHead](512)
         self._status_lines: dict[bytes, tuple[int, bytes]] = {}
 
     def make_server_codec(self) -> ServerCodec:
@@ -42,5 +43,5 @@ class Codecs:
     def make_client_codec(self) -> ClientCodec:
         """Return a codec for an upstream's connection."""
         if self._express:
-            return ExpressClientCodec(self._response_limits, self._responses, self._status_lines)
+            return ExpressClientCodec(self._response_limits, self._responses, self._response_heads, self._status_lines)
         return H11ClientCodec(self._response_limits)

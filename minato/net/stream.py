@@ -29,7 +29,7 @@ _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
 class StreamOwner(Protocol):
     """Who a stream reports to."""
 
-    def on_readable(self) -> None:
+    def on_readable(self) -> object:
         """There are bytes, an end or an error to be fetched by ``recv``."""
 
     def on_drained(self) -> None:

@@ -247,10 +247,7 @@ class UpstreamConnection:
 
     # -- what the stream reports
 
-    def on_readable(self) -> None:
-        self._read_once()
-
-    def _read_once(self) -> bool:
+    def on_readable(self) -> bool:
         """Read what is there and hand it on; tell whether there was anything."""
         stream = self._stream
         assert stream is not None
@@ -302,7 +299,7 @@ class UpstreamConnection:
             self._request_failed = True
             self.timer.set(self._timeouts.response_s)
             self._paused = False
-            while self.state is ConnectionState.BUSY and not self._eof and not self._paused and self._read_once():
+            while self.state is ConnectionState.BUSY and not self._eof and not self._paused and self.on_readable():
                 pass
 
     def on_crash(self) -> None:

@@ -159,10 +159,17 @@ class ExpressServerCodec(_Reader[H11ServerCodec]):
 class ExpressClientCodec(_Reader[H11ClientCodec]):
     """Reads responses (protocol.codec.ClientCodec)."""
 
-    __slots__ = ("_chunks", "_eof", "_method", "_status_lines", "_upgrade", "_waiting")
+    __slots__ = ("_chunks", "_eof", "_heads", "_method", "_status_lines", "_upgrade", "_waiting")
 
-    def __init__(self, limits: Limits, table: FieldTable, status_lines: dict[bytes, tuple[int, bytes]]) -> None:
+    def __init__(
+        self,
+        limits: Limits,
+        table: FieldTable,
+        heads: Halves[ResponseHead],
+        status_lines: dict[bytes, tuple[int, bytes]],
+    ) -> None:
         super().__init__(limits, table)
+        self._heads = heads  # heads of the common shape, by their bytes; to any request but HEAD
         self._status_lines = status_lines
         self._chunks: ChunkReader | None = None  # of a chunked body
         self._eof = False
@@ -210,6 +217,11 @@ class ExpressClientCodec(_Reader[H11ClientCodec]):
         end = data.find(_END_OF_HEAD, at)
         if end < 0 or end + 4 - at > self._limits.header_bytes:
             return self._hand_over_now()
+        raw = data[at : end + 4]
+        head = self._heads.find(raw) if self._method != b"HEAD" else None
+        if head is not None:
+            self._begin_body(head, end + 4)
+            return head
         line_end = data.find(b"\r\n", at)
         status_line = self._status_lines.get(data[at:line_end]) or self._read_status_line(data[at:line_end])
         if status_line is None:
@@ -230,14 +242,20 @@ class ExpressClientCodec(_Reader[H11ClientCodec]):
             framing = Framing.NONE
         elif framing is Framing.NONE:
             return self._hand_over_now()  # framed by the end of the connection
-        self._at = end + 4
+        head = ResponseHead(status, reason, 11, block, framing, facts.length_bytes, facts.keep_alive)
+        if self._method != b"HEAD" and len(raw) <= _MAX_HEAD_BYTES:
+            self._heads.offer(raw, head)
+        self._begin_body(head, end + 4)
+        return head
+
+    def _begin_body(self, head: ResponseHead, at: int) -> None:
+        self._at = at
         self._waiting = False
-        if framing is Framing.CHUNKED:
+        if head.framing is Framing.CHUNKED:
             self._chunks = ChunkReader()
         else:
-            self._left_bytes = facts.length_bytes if framing is Framing.LENGTH else 0
+            self._left_bytes = head.length_bytes if head.framing is Framing.LENGTH else 0
             self._ending = True
-        return ResponseHead(status, reason, 11, block, framing, facts.length_bytes, facts.keep_alive)
 
     def _read_status_line(self, line: bytes) -> tuple[int, bytes] | None:
         match = _STATUS_LINE.fullmatch(line)

@@ -65,12 +65,15 @@ def forward_request_lines(head: RequestHead, client: bytes, authority: bytes) ->
 
 def forward_response_lines(method: bytes, head: ResponseHead, date: bytes) -> bytes:
     """Return `forward_response_fields` as it goes on the wire."""
-    block = head.block
     if method == b"HEAD" or head.status == _NOT_MODIFIED or head.version < _HTTP_1_1:
         return render_lines(forward_response_fields(method, head, date))
-    if block.has_date:
-        return block.downstream_wire + _VIA_LINE
-    return b"%bdate: %b\r\n%b" % (block.downstream_wire, date, _VIA_LINE)
+    if head.forwarded is not None:
+        return head.forwarded
+    block = head.block
+    if not block.has_date:
+        return b"%bdate: %b\r\n%b" % (block.downstream_wire, date, _VIA_LINE)
+    head.forwarded = block.downstream_wire + _VIA_LINE
+    return head.forwarded
 
 
 def forward_response_fields(method: bytes, head: ResponseHead, date: bytes) -> Fields:

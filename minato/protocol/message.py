@@ -37,6 +37,7 @@ class RequestHead:
         is_repeated: whether the codec keeps this object and returns it whenever the same bytes come again; what is
             derived from it may then be kept with it.
         hot: for the connection, the answer that went to it last.
+        rendered: for net.forwarding, the upstream and the client it was rendered for last, and how.
         routed: for the exchange, the route table it was looked up in and the service found; a head that is seen again
             is the same object.
         upgrade: the Upgrade field's value where Connection names it, else empty.
@@ -55,6 +56,7 @@ class RequestHead:
     upgrade: bytes = b""
     is_repeated: bool = field(default=False, compare=False)
     routed: tuple[object, int] | None = field(default=None, compare=False)
+    rendered: tuple[object, bytes, bytes] | None = field(default=None, compare=False)
     hot: object = field(default=None, compare=False)
 
     @property
@@ -72,7 +74,19 @@ class RequestHead:
 
 @dataclass(slots=True)
 class ResponseHead:
-    """A valid response head, interim (1xx) or final. ``framing`` NONE where the request or status forbids a body."""
+    """A valid response head, interim (1xx) or final. Never changed once it is made: codecs may return one again.
+
+    Attributes:
+        status: 100 to 599.
+        reason: the reason phrase, perhaps empty.
+        version: ``(1, 1)`` as 11, ``(1, 0)`` as 10.
+        block: its field lines; ``fields`` are their names and values.
+        framing: NONE where the request or the status forbids a body.
+        length_bytes: the Content-Length, else 0.
+        keep_alive: whether the connection may serve another exchange.
+        upgrade: of a 101, the protocols switched to, lower case.
+        forwarded: for protocol.forward, its lines as they go to a client.
+    """
 
     status: int
     reason: bytes
@@ -82,6 +96,7 @@ class ResponseHead:
     length_bytes: int
     keep_alive: bool
     upgrade: bytes = b""
+    forwarded: bytes | None = field(default=None, compare=False)
 
     @property
     def fields(self) -> Fields:

@@ -14,7 +14,7 @@ from minato.protocol.express_codec import ExpressClientCodec, ExpressServerCodec
 from minato.protocol.field_table import FieldTable, Halves
 from minato.protocol.guard import Malformed
 from minato.protocol.h11_codec import H11ClientCodec, H11ServerCodec
-from minato.protocol.message import RequestHead
+from minato.protocol.message import RequestHead, ResponseHead
 from tests.protocol.corpus import COMMON_REQUESTS, COMMON_RESPONSES, ODD_REQUESTS, ODD_RESPONSES
 from tests.protocol.support import bytewise, cut_at
 
@@ -30,18 +30,20 @@ class Worker:
     requests: FieldTable = field(init=False)
     responses: FieldTable = field(init=False)
     heads: Halves[RequestHead] = field(init=False)
+    response_heads: Halves[ResponseHead] = field(init=False)
     status_lines: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.requests = FieldTable(self.capacity)
         self.responses = FieldTable(self.capacity)
         self.heads = Halves(max(1, self.capacity // 2))
+        self.response_heads = Halves(max(1, self.capacity // 4))
 
     def server_codec(self) -> ExpressServerCodec:
         return ExpressServerCodec(self.limits, self.requests, self.heads)
 
     def client_codec(self) -> ExpressClientCodec:
-        return ExpressClientCodec(self.limits, self.responses, self.status_lines)
+        return ExpressClientCodec(self.limits, self.responses, self.response_heads, self.status_lines)
 
 
 SMALL = Limits(header_bytes=90, header_fields=3, target_bytes=8)

@@ -38,7 +38,7 @@ def _read_response(head: bytes) -> None:
 
 
 def _read_response_by_express(head: bytes) -> None:
-    codec = ExpressClientCodec(Limits(), FieldTable(), {})
+    codec = ExpressClientCodec(Limits(), FieldTable(), Halves(16), {})
     codec.expect_response(b"GET", b"")
     codec.feed(b"HTTP/1.1 200 OK\r\n" + head)
     codec.next_event()
