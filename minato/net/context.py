@@ -16,6 +16,7 @@ from minato.config.model import Config
 from minato.decide.pool import IdlePool
 from minato.errors import ExchangeError, Source
 from minato.net.codecs import Codecs
+from minato.net.hot import HotAnswers
 from minato.net.loop import Loop
 from minato.net.runtime import ServiceRuntime, UpstreamRuntime
 from minato.net.upstream import UpstreamConnection
@@ -23,8 +24,8 @@ from minato.shared.board import Board, WorkerRow
 from minato.telemetry.access_log import AccessLog
 
 MAX_IDLE_PER_UPSTREAM: Final = 64
+_MAX_HOT_BYTES: Final = 4_194_304
 _TRUSTED_IDLE_S: Final = 0.2
-_TRUSTED_ALIVE_S: Final = 0.02
 _SERVICE_UNAVAILABLE: Final = 503
 
 
@@ -38,6 +39,7 @@ class WorkerContext:
         row: this worker's row on it.
         services: by service index.
         cache: the response cache; None when it is off.
+        hot: answers that may go out again as they are.
         pool: idle upstream connections.
         access_log: None when it is off.
         draining: whether every response is to close its connection.
@@ -62,6 +64,8 @@ class WorkerContext:
         self.row = row
         self.services = services
         self.cache = Cache(config.cache) if config.cache.enabled else None
+        # A share of what the cache may hold, since evicted responses may be among it.
+        self.hot = HotAnswers(min(config.cache.max_memory_bytes // 20, _MAX_HOT_BYTES))
         self.touch: Callable[[StoredResponse], None] = self.cache.touch if self.cache is not None else _touch_nothing
         self.pool: IdlePool[UpstreamConnection] = IdlePool(MAX_IDLE_PER_UPSTREAM)
         self.access_log = access_log
@@ -143,11 +147,11 @@ class WorkerContext:
         """Take a pooled connection; one that was found dead on the way is closed.
 
         The loop hears of an idle connection that ends, but perhaps only after this. One that was used a moment ago is
-        trusted all the same, the moment being shorter for a request that could not be sent once more; others are asked.
+        trusted all the same; others are asked, and so are all for a request that could not be sent once more.
         """
-        trusted_since_s = self.loop.now_s - (_TRUSTED_ALIVE_S if must_be_alive else _TRUSTED_IDLE_S)
+        trusted_since_s = self.loop.now_s - _TRUSTED_IDLE_S
         while (connection := self.pool.take(upstream.origin)) is not None:
-            if connection.idle_since_s > trusted_since_s or connection.is_alive():
+            if (connection.idle_since_s > trusted_since_s and not must_be_alive) or connection.is_alive():
                 return connection
             connection.close()
         return None

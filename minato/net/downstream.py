@@ -345,7 +345,8 @@ class Downstream:
         exchange = self._exchange
         if exchange is None:
             self._advance()  # requests that are buffered are still answered
-            if self.state in (ClientState.WAITING, ClientState.READING_HEAD):
+            is_put_off = self.stream.congested and self._codec.buffered_bytes  # on_drained goes on with it
+            if self.state in (ClientState.WAITING, ClientState.READING_HEAD) and not is_put_off:
                 self._begin_closing()
         elif self._request_open:
             self._give_up_request(exchange)
@@ -406,7 +407,9 @@ class Downstream:
             self._on_closed(self)
 
     def _on_deadline(self) -> None:
-        if self.state is ClientState.READING_HEAD:
+        if self.state is ClientState.WAITING and self.stream.pending_bytes:
+            self._timer.set(self._client_idle_s)  # it still reads; how slowly it may is for the write timeout to say
+        elif self.state is ClientState.READING_HEAD:
             self._answer_refused(408, "the head did not come in time")
         elif self.state is ClientState.EXCHANGING and self._request_open and self._exchange is not None:
             self._exchange.on_request_malformed(RequestError(408, _PUBLIC_REASONS[408]))

@@ -290,7 +290,7 @@ class Exchange:
         self._client.write(body)
         self._body_bytes_down = len(body)
         if self._cache is not None and self._cache.hit is not None and self._persistence is Persistence.KEEP:
-            keep_hot(self._context, self._client, self.head, self._cache.hit, head + body)
+            keep_hot(self._context, self._client, self.head, self._cache.hit, head, body)
         self._end("")
         self._client.finish_exchange(self._persistence)
 

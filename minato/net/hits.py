@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Final
 from minato.caching.request import DECIDING_FIELDS
 from minato.caching.status import HIT
 from minato.caching.stored import StoredResponse
-from minato.decide.route import RouteTable
 from minato.errors import RequestError
 from minato.net.context import WorkerContext
+from minato.net.hot import HotAnswer
 from minato.net.record import record_plain_hit
 from minato.protocol.fields import FieldBlock
 from minato.protocol.message import Framing, RequestHead
@@ -29,51 +29,25 @@ from minato.protocol.render import render_lines
 if TYPE_CHECKING:
     from minato.net.downstream import Downstream
 
-MAX_HOT_BYTES: Final = 65_536
+MAX_HOT_BYTES: Final = 65_536  # of one body
 _HTTP_1_1: Final = 11
 
 
-class HotAnswer:
-    """An answer that may go out again.
-
-    Attributes:
-        routes: of the listen address that it is for.
-        from_s: wall clock when it was rendered.
-        until_s: wall clock when Age grows, or the stored response becomes stale.
-        stored: the stored response.
-        wire: head and body.
-        status: of the answer.
-        body_bytes: size of the body.
-    """
-
-    __slots__ = ("body_bytes", "from_s", "routes", "status", "stored", "until_s", "wire")
-
-    def __init__(
-        self, routes: RouteTable, now_s: float, stored: StoredResponse, wire: bytes, status: int, body_bytes: int
-    ) -> None:
-        self.routes = routes
-        self.from_s = now_s
-        self.until_s = min(stored.fresh_until_s, now_s + 1.0 - stored.age_s(now_s) % 1.0)
-        self.stored = stored
-        self.wire = wire
-        self.status = status
-        self.body_bytes = body_bytes
-
-    def holds(self, now_s: float) -> bool:
-        """Tell whether it may go out at that wall-clock time."""
-        return self.from_s <= now_s < self.until_s and self.stored.is_live
-
-
 def keep_hot(
-    context: WorkerContext, client: Downstream, head: RequestHead, stored: StoredResponse, wire: bytes
+    context: WorkerContext,
+    client: Downstream,
+    head: RequestHead,
+    stored: StoredResponse,
+    front: bytes,
+    body: bytes | memoryview,
 ) -> None:
-    """A stored response went out as ``wire`` on a connection that stays: keep it with the head, if it may go again.
+    """A stored response went out as ``front`` and ``body`` on a connection that stays: keep that, if it may go again.
 
     With trusted proxies the same bytes of two clients may be two different requests.
     """
-    if head.is_repeated and len(wire) <= MAX_HOT_BYTES and not context.trusts_some and is_plain(head.block):
-        body_bytes = 0 if head.method == b"HEAD" else len(stored.body)
-        head.hot = HotAnswer(client.routes, context.loop.wall_s, stored, wire, stored.status, body_bytes)
+    if head.is_repeated and len(stored.body) <= MAX_HOT_BYTES and not context.trusts_some and is_plain(head.block):
+        hot = HotAnswer(client.routes, context.loop.wall_s, stored, front + body, stored.status, len(body))
+        context.hot.keep(head, hot)
 
 
 def answer_hot(context: WorkerContext, client: Downstream, head: RequestHead) -> bool:

@@ -68,6 +68,7 @@ class Stream:
         "_flush_soon",
         "_loop",
         "_mask",
+        "_may_hold_more",
         "_on_readable",
         "_out",
         "_owner",
@@ -92,6 +93,7 @@ class Stream:
         self._on_readable = owner.on_readable
         self._write_s = write_timeout_s
         self._recv_bytes = RECV_BYTES
+        self._may_hold_more = False  # whether the last recv got as much as it asked for
         self._out: deque[bytes | memoryview] = deque()
         self._write_timer: Timer | None = None
         self._mask = READ
@@ -136,11 +138,26 @@ class Stream:
             data = self.sock.recv(size)
         except BlockingIOError:
             return None
-        if len(data) == size:
+        self._may_hold_more = len(data) == size
+        if self._may_hold_more:
             self._recv_bytes = min(2 * size, MAX_RECV_BYTES)
         elif size != RECV_BYTES:
             self._recv_bytes = RECV_BYTES
         return data
+
+    def has_unread(self) -> bool:
+        """Tell whether the last ``recv`` left anything unread: bytes, an end or an error."""
+        return self._may_hold_more and self.is_readable()
+
+    def is_readable(self) -> bool:
+        """Ask the socket whether there is anything to read: bytes, an end or an error."""
+        try:
+            self.sock.recv(1, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            return True
+        return True
 
     def write(self, data: bytes | memoryview) -> None:
         """Queue bytes; they leave at the end of this turn of the loop."""
@@ -346,6 +363,19 @@ class TlsStream(Stream):
             return self.sock.recv(RECV_BYTES)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return None
+
+    def has_unread(self) -> bool:
+        return self.is_readable()
+
+    def is_readable(self) -> bool:
+        # There is no peeking behind TLS. Who asks gives the connection up if there is something; so a byte may be lost.
+        try:
+            self.sock.recv(1)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return False
+        except OSError:
+            return True
+        return True
 
     def _send_some(self) -> int:
         # A piece that blocked must be offered again as it was, so pieces are not gathered here.

@@ -165,17 +165,8 @@ class UpstreamConnection:
         self.timer.cancel()
 
     def is_alive(self) -> bool:
-        """Ask the socket whether the upstream has closed or sent what nobody asked for; one system call."""
-        sock = self.stream.sock
-        if isinstance(sock, ssl.SSLSocket):
-            return True  # a TLS socket cannot be peeked at; the loop notices soon enough
-        try:
-            sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+        """Ask the socket whether the upstream has closed or sent what nobody asked for; a dead one is to be closed."""
+        return not self.stream.is_readable()
 
     def send_head(self, head: RequestHead, data: bytes) -> None:
         """Send a rendered request head, and expect its response."""
@@ -341,7 +332,7 @@ class UpstreamConnection:
         stream = self._stream
         assert stream is not None
         reusable = self._persistent and not self._eof and not self._request_failed and not stream.pending_bytes
-        if reusable and owner.request_complete and not self._codec.buffered_bytes:
+        if reusable and owner.request_complete and not self._codec.buffered_bytes and not stream.has_unread():
             self.idle_since_s = self._loop.now_s
             self.timer.set(self._timeouts.upstream_idle_s)
             self._on_idle(self)
