@@ -23,7 +23,7 @@ from minato.net.upstream import UpstreamConnection
 from minato.shared.board import Board, WorkerRow
 from minato.telemetry.access_log import AccessLog
 
-MAX_IDLE_PER_UPSTREAM: Final = 64
+MAX_IDLE_PER_UPSTREAM: Final = 512
 _MAX_HOT_BYTES: Final = 4_194_304
 _TRUSTED_IDLE_S: Final = 0.2
 _SERVICE_UNAVAILABLE: Final = 503

@@ -49,6 +49,8 @@ class HotAnswers:
     def keep(self, head: RequestHead, hot: HotAnswer) -> None:
         """Keep an answer with its head. Once too much is held, all are let go, to come back with their next request."""
         size_bytes = len(hot.wire) + len(hot.stored.body)
+        if size_bytes > self._max_bytes:
+            return
         if self._held_bytes + size_bytes > self._max_bytes:
             for held in self._heads:
                 held.hot = None
