@@ -27,10 +27,9 @@ class CacheSession:
     Attributes:
         hit: the stored response that answers, None where the request is forwarded.
         reason: how the lookup came out, for the log and Cache-Status.
-        not_stored: why the response is not stored, None where it is (being) stored or no response has come.
     """
 
-    __slots__ = ("_cache", "_request", "_request_time_s", "_stored", "_writer", "hit", "not_stored", "reason")
+    __slots__ = ("_cache", "_request", "_request_time_s", "_stored", "_writer", "hit", "reason")
 
     def __init__(self, cache: Cache, request: CacheRequest) -> None:
         self._cache = cache
@@ -40,7 +39,6 @@ class CacheSession:
         self._writer: StoreWriter | None = None
         self.hit: StoredResponse | None = None
         self.reason = LookupReason.BYPASS
-        self.not_stored: NotStored | None = None
 
     @property
     def label(self) -> str:
@@ -94,9 +92,7 @@ class CacheSession:
             return []
         head = replace(head, block=make_block(head.block.end_to_end))
         begun = self._cache.begin_store(request, head, request_time_s=self._request_time_s, response_time_s=now_s)
-        if isinstance(begun, NotStored):
-            self.not_stored = begun
-        else:
+        if not isinstance(begun, NotStored):
             self._writer = begun
         return [(b"cache-status", render_forwarded(self.reason, stored=self._writer is not None))]
 
@@ -109,9 +105,7 @@ class CacheSession:
         """The response ended cleanly: store it."""
         writer, self._writer = self._writer, None
         if writer is not None:
-            outcome = writer.commit(now_s)
-            if isinstance(outcome, NotStored):
-                self.not_stored = outcome
+            writer.commit(now_s)
 
     def abort(self) -> None:
         """The response was cut: store nothing of it."""

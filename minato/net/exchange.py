@@ -233,6 +233,7 @@ class Exchange:
         tunnel = self._tunnel
         assert tunnel is not None
         self._body_bytes_down = tunnel.bytes_down
+        self._body_bytes_up = tunnel.bytes_up
         self._release_upstream()
         self._end("")
 

@@ -38,11 +38,6 @@ def reason_phrase(status: int) -> bytes:
     return _REASONS.get(status, b"Unknown")
 
 
-def render_request(method: bytes, target: bytes, fields: Fields, framing: Framing, length_bytes: int) -> bytes:
-    """Return a request head; ``fields`` carry no framing."""
-    return render_request_head(method, target, render_lines(fields), framing, length_bytes)
-
-
 def render_request_head(method: bytes, target: bytes, lines: bytes, framing: Framing, length_bytes: int) -> bytes:
     """Return a request head; ``lines`` are field lines on the wire (`render_lines`) and carry no framing."""
     end = b"\r\n" if framing is Framing.NONE else _framing_line(framing, length_bytes)

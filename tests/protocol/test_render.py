@@ -12,7 +12,8 @@ from minato.protocol.render import (
     encode_piece,
     reason_phrase,
     render_interim,
-    render_request,
+    render_lines,
+    render_request_head,
     render_response,
     unknown_length_framing,
 )
@@ -34,7 +35,7 @@ PIECES = st.lists(st.binary(max_size=30), max_size=6)
     ],
 )
 def test_a_head_declares_its_framing_once(framing: Framing, length: int, line: bytes) -> None:
-    assert render_request(b"PUT", b"/x", [(b"host", b"a")], framing, length) == (
+    assert render_request_head(b"PUT", b"/x", render_lines([(b"host", b"a")]), framing, length) == (
         b"PUT /x HTTP/1.1\r\nhost: a\r\n" + line + b"\r\n"
     )
     assert render_response(200, b"OK", [(b"x", b"y")], framing, length) == (
@@ -68,7 +69,7 @@ def test_pieces_of_other_framings_go_as_they_are() -> None:
 
 @given(PIECES)
 def test_a_chunked_request_reads_back(pieces: list[bytes]) -> None:
-    wire = render_request(b"POST", b"/", [(b"host", b"a")], Framing.CHUNKED, 0)
+    wire = render_request_head(b"POST", b"/", render_lines([(b"host", b"a")]), Framing.CHUNKED, 0)
     wire += b"".join(encode_piece(Framing.CHUNKED, piece) for piece in pieces) + encode_end(Framing.CHUNKED)
     ((head, body, ended),) = read_messages(request_codec(), [wire])
     assert isinstance(head, RequestHead)
