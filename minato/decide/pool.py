@@ -13,7 +13,7 @@ class IdlePool(Generic[Connection]):
 
     def __init__(self, max_idle: int) -> None:
         self._max_idle = max_idle
-        self._idle: dict[Hashable, dict[Connection, None]] = {}
+        self._idle: dict[Hashable, list[Connection]] = {}
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{origin}: {len(idle)} idle" for origin, idle in self._idle.items() if idle)
@@ -25,22 +25,23 @@ class IdlePool(Generic[Connection]):
     def take(self, origin: Hashable) -> Connection | None:
         """Return the connection that was idle for the shortest time, None where there is none."""
         idle = self._idle.get(origin)
-        return idle.popitem()[0] if idle else None
+        return idle.pop() if idle else None
 
     def give(self, origin: Hashable, connection: Connection) -> Connection | None:
         """Keep an idle connection; return one to close where there are too many (the longest idle), else None."""
-        idle = self._idle.setdefault(origin, {})
-        idle[connection] = None
-        if len(idle) <= self._max_idle:
-            return None
-        oldest = next(iter(idle))
-        del idle[oldest]
-        return oldest
+        idle = self._idle.get(origin)
+        if idle is None:
+            idle = self._idle[origin] = []
+        idle.append(connection)
+        return None if len(idle) <= self._max_idle else idle.pop(0)
 
     def forget(self, origin: Hashable, connection: Connection) -> bool:
         """An idle connection died; tell whether it was here."""
-        idle = self._idle.get(origin, {})
-        return idle.pop(connection, self) is None
+        idle = self._idle.get(origin, [])
+        if connection not in idle:
+            return False
+        idle.remove(connection)
+        return True
 
     def take_all(self) -> list[Connection]:
         """Empty the pool and return what was in it, to be closed."""

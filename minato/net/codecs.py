@@ -30,6 +30,7 @@ class Codecs:
         )
         self._requests = FieldTable()
         self._heads = Halves[RequestHead](1024)
+        self._memos = Halves[RequestHead](1024)
         self._responses = FieldTable()
         self._response_heads = Halves[ResponseHead](512)
         self._status_lines: dict[bytes, tuple[int, bytes]] = {}
@@ -37,7 +38,7 @@ class Codecs:
     def make_server_codec(self) -> ServerCodec:
         """Return a codec for a client's connection."""
         if self._express:
-            return ExpressServerCodec(self._limits, self._requests, self._heads)
+            return ExpressServerCodec(self._limits, self._requests, self._heads, self._memos)
         return H11ServerCodec(self._limits)
 
     def make_client_codec(self) -> ClientCodec:

@@ -38,6 +38,8 @@ class WorkerContext:
         board: the shared-memory board.
         row: this worker's row on it.
         services: by service index.
+        health: the board's, per upstream column.
+        body_cap: limits.body_bytes.
         cache: the response cache; None when it is off.
         hot: answers that may go out again as they are.
         pool: idle upstream connections.
@@ -63,6 +65,8 @@ class WorkerContext:
         self.board = board
         self.row = row
         self.services = services
+        self.health = board.health
+        self.body_cap = config.limits.body_bytes
         self.cache = Cache(config.cache) if config.cache.enabled else None
         # A share of what the cache may hold, since evicted responses may be among it.
         self.hot = HotAnswers(min(config.cache.max_memory_bytes // 20, _MAX_HOT_BYTES))
@@ -143,15 +147,15 @@ class WorkerContext:
             if health[upstream.index] and not (cap and active(upstream.index) >= cap)
         ]
 
-    def idle_connection(self, upstream: UpstreamRuntime, must_be_alive: bool) -> UpstreamConnection | None:
+    def idle_connection(self, upstream: UpstreamRuntime) -> UpstreamConnection | None:
         """Take a pooled connection; one that was found dead on the way is closed.
 
-        The loop hears of an idle connection that ends, but perhaps only after this. One that was used a moment ago is
-        trusted all the same; others are asked, and so are all for a request that could not be sent once more.
+        The loop hears of an idle connection that ends, but perhaps only after this, later in the same turn. Then
+        nothing was sent on it yet, since that waits for the turn's end. So one that was used a moment ago is trusted;
+        others are asked.
         """
-        trusted_since_s = self.loop.now_s - _TRUSTED_IDLE_S
         while (connection := self.pool.take(upstream.origin)) is not None:
-            if (connection.idle_since_s > trusted_since_s and not must_be_alive) or connection.is_alive():
+            if connection.idle_since_s > self.loop.now_s - _TRUSTED_IDLE_S or connection.is_alive():
                 return connection
             connection.close()
         return None

@@ -14,7 +14,8 @@ from minato.decide.route import RouteTable
 from minato.errors import RequestError
 from minato.net.context import WorkerContext
 from minato.net.exchange import Exchange
-from minato.net.hits import answer_hot, answer_plain_hit
+from minato.net.hits import answer_hit
+from minato.net.loop import NEVER
 from minato.net.record import record_refused_head
 from minato.net.stream import Stream
 from minato.net.tunnel import Tunnel
@@ -44,6 +45,18 @@ class ClientState(enum.Enum):
     CLOSED = "closed"
 
 
+# Looking a member up on its class costs more than the whole of a comparison.
+_WAITING: Final = ClientState.WAITING
+_READING_HEAD: Final = ClientState.READING_HEAD
+_EXCHANGING: Final = ClientState.EXCHANGING
+_CLOSING: Final = ClientState.CLOSING
+_LINGERING: Final = ClientState.LINGERING
+_TUNNEL: Final = ClientState.TUNNEL
+_CLOSED: Final = ClientState.CLOSED
+_NONE: Final = Framing.NONE
+_CLOSE: Final = Persistence.CLOSE
+
+
 class Downstream:
     """One client connection.
 
@@ -62,6 +75,7 @@ class Downstream:
         "_codec",
         "_context",
         "_exchange",
+        "_is_fed",
         "_max_buffered_bytes",
         "_on_closed",
         "_request_open",
@@ -90,7 +104,7 @@ class Downstream:
         self.address = address
         self.address_bytes = address.encode("ascii")
         self.routes = routes
-        self.state = ClientState.WAITING
+        self.state = _WAITING
         self.half_closed = False
         self._context = context
         self._max_buffered_bytes = max(_MAX_BUFFERED_BYTES, context.config.limits.header_bytes + 1)
@@ -98,6 +112,7 @@ class Downstream:
         self._codec: ServerCodec = context.codecs.make_server_codec()
         self._exchange: Exchange | None = None
         self._tunnel: Tunnel | None = None
+        self._is_fed = False  # whether the codec may hold bytes that wait
         self._request_open = False  # whether the present request's body has not ended
         self._requests = 0
         self._advancing = False
@@ -117,7 +132,7 @@ class Downstream:
     @property
     def is_idle(self) -> bool:
         """Whether it is between requests with nothing under way."""
-        return self.state is ClientState.WAITING and not self.stream.pending_bytes
+        return self.state is _WAITING and not self.stream.pending_bytes
 
     # -- what the exchange asks for
 
@@ -141,12 +156,12 @@ class Downstream:
     def finish_exchange(self, persistence: Persistence) -> None:
         """The response is complete; go on with the next request, or close."""
         self._exchange = None
-        if persistence is Persistence.CLOSE or self._request_open:
+        if persistence is _CLOSE or self._request_open:
             self._begin_closing()
             return
-        self.state = ClientState.WAITING
+        self.state = _WAITING
         self._timer.set(self._client_idle_s)
-        if self._codec.buffered_bytes or self.half_closed or not self.stream.is_reading:
+        if self._is_fed or self.half_closed:
             self.continue_request()
 
     def abort_exchange(self, *, reset: bool) -> None:
@@ -162,19 +177,19 @@ class Downstream:
             The tunnel, for the exchange to begin, and what has come already for the client and for the upstream.
         """
         stream, early = upstream.start_tunnel()
-        self.state = ClientState.TUNNEL
+        self.state = _TUNNEL
         self._timer.cancel()
         self._tunnel = Tunnel(self.stream, stream, self._on_tunnel_closed)
         return self._tunnel, early, self._codec.take_rest()
 
     def close(self) -> None:
         """Close at once, whatever is under way."""
-        if self.state is ClientState.CLOSED:
+        if self.state is _CLOSED:
             return
-        if self._tunnel is not None and self.state is ClientState.TUNNEL:
+        if self._tunnel is not None and self.state is _TUNNEL:
             self._tunnel.close()
             return
-        self.state = ClientState.CLOSED
+        self.state = _CLOSED
         self._timer.close()
         exchange, self._exchange = self._exchange, None
         try:
@@ -197,20 +212,20 @@ class Downstream:
             return
         if data is None:
             return
-        if self.state is ClientState.LINGERING or self.state is ClientState.CLOSING:
+        if data and self.state is _WAITING and not self.stream.congested:
+            head = self._codec.read_whole(data)
+            if head is not None:
+                self._begin_whole(head, data)
+                return
+        if self.state is _LINGERING or self.state is _CLOSING:
             if not data:
                 self._on_end_while_closing()
-            return
-        if not data:
+        elif not data:
             self._on_client_end()
-            return
-        if self.state is ClientState.WAITING and not self.stream.congested:
-            head = self._codec.recall(data)
-            if head is not None:
-                self._begin_repeated(head)
-                return
-        self._codec.feed(data)
-        self._advance()
+        else:
+            self._codec.feed(data)
+            self._is_fed = True
+            self._advance()
 
     def on_drained(self) -> None:
         if self._exchange is not None:
@@ -219,7 +234,7 @@ class Downstream:
             self.continue_request()
 
     def on_flushed(self) -> None:
-        if self.state is ClientState.CLOSING:
+        if self.state is _CLOSING:
             self._finish_closing()
 
     def on_write_failed(self, error: OSError) -> None:
@@ -246,7 +261,7 @@ class Downstream:
         """Do one thing; tell whether there may be another."""
         exchange = self._exchange
         if exchange is None:
-            if self.state not in (ClientState.WAITING, ClientState.READING_HEAD) or self.stream.congested:
+            if self.state not in (_WAITING, _READING_HEAD) or self.stream.congested:
                 return False
             event = self._codec.next_event()
             if not isinstance(event, RequestHead):
@@ -278,12 +293,13 @@ class Downstream:
 
     def _await_head(self) -> None:
         """There is no whole head: the deadline of a head runs from its first byte."""
+        self._is_fed = bool(self._codec.buffered_bytes)
         if self.half_closed:
             self._begin_closing()
-        elif self._codec.buffered_bytes and self.state is ClientState.WAITING:
+        elif self._codec.buffered_bytes and self.state is _WAITING:
             if self._requests:
                 self._timer.set(self._context.config.timeouts.client_header_s)
-            self.state = ClientState.READING_HEAD
+            self.state = _READING_HEAD
 
     def _begin_exchange(self, head: RequestHead) -> None:
         self._timer.cancel()
@@ -291,30 +307,32 @@ class Downstream:
         self._request_open = True
         if head.framing is Framing.NONE or (head.framing is Framing.LENGTH and not head.length_bytes):
             self._request_open = self._codec.next_event() is not Signal.END
-            if answer_plain_hit(self._context, self, head):
-                self.state = ClientState.WAITING
+            # Answers to pipelined requests are queued, so that they go out together.
+            if self._context.cache is not None and answer_hit(self._context, self, head, self.write):
+                self.state = _WAITING
                 self._timer.set(self._client_idle_s)
                 return
-        self.state = ClientState.EXCHANGING
-        exchange = Exchange(self._context, self, head, request_complete=not self._request_open)
+        self.state = _EXCHANGING
+        exchange = Exchange(self._context, self, head, not self._request_open)
         self._exchange = exchange
         exchange.begin()
 
-    def _begin_repeated(self, head: RequestHead) -> None:
-        """A whole request came whose very bytes were seen before: answer it again, or begin its exchange."""
+    def _begin_whole(self, head: RequestHead, data: bytes) -> None:
+        """A whole request came in one piece, and nothing behind it: answer it from the cache, or begin its exchange."""
         self._requests += 1
-        if answer_hot(self._context, self, head):
+        context = self._context
+        if context.cache is not None and answer_hit(context, self, head, self.stream.send_now):
             self._timer.set(self._client_idle_s)
             return
-        self._timer.cancel()
-        self.state = ClientState.EXCHANGING
-        exchange = self._exchange = Exchange(self._context, self, head, request_complete=True)
-        exchange.begin()
+        self._timer.due_s = NEVER
+        self.state = _EXCHANGING
+        exchange = self._exchange = Exchange(context, self, head, True)
+        exchange.begin(data[-head.length_bytes :] if head.length_bytes else b"")
 
     def _update_reading(self) -> None:
-        if self.state in (ClientState.CLOSED, ClientState.TUNNEL) or self.half_closed:
+        if self.state in (_CLOSED, _TUNNEL) or self.half_closed:
             return
-        if self._codec.buffered_bytes >= self._max_buffered_bytes and self.state is not ClientState.LINGERING:
+        if self._codec.buffered_bytes >= self._max_buffered_bytes and self.state is not _LINGERING:
             self.stream.pause_reading()
         elif not self.stream.is_reading:
             self.stream.resume_reading()
@@ -346,7 +364,7 @@ class Downstream:
         if exchange is None:
             self._advance()  # requests that are buffered are still answered
             is_put_off = self.stream.congested and self._codec.buffered_bytes  # on_drained goes on with it
-            if self.state in (ClientState.WAITING, ClientState.READING_HEAD) and not is_put_off:
+            if self.state in (_WAITING, _READING_HEAD) and not is_put_off:
                 self._begin_closing()
         elif self._request_open:
             self._give_up_request(exchange)
@@ -371,7 +389,7 @@ class Downstream:
         self._begin_closing()
 
     def _begin_closing(self) -> None:
-        self.state = ClientState.CLOSING
+        self.state = _CLOSING
         self._timer.cancel()
         self.stream.tells_flushed = True
         if self.stream.flush():
@@ -379,12 +397,12 @@ class Downstream:
 
     def _finish_closing(self) -> None:
         """All is sent. Unread bytes would turn the close into a RST that destroys the response on its way: linger."""
-        if self.state is not ClientState.CLOSING:
+        if self.state is not _CLOSING:
             return
         if self.half_closed or self._reset_at_end or not (self._request_open or self._codec.buffered_bytes):
             self.close()
             return
-        self.state = ClientState.LINGERING
+        self.state = _LINGERING
         self._codec.take_rest()
         self.stream.shutdown_write()
         self.stream.resume_reading()
@@ -392,13 +410,13 @@ class Downstream:
 
     def _on_end_while_closing(self) -> None:
         self.half_closed = True
-        if self.state is ClientState.LINGERING:
+        if self.state is _LINGERING:
             self.close()
         else:
             self.stream.pause_reading()
 
     def _on_tunnel_closed(self) -> None:
-        self.state = ClientState.CLOSED
+        self.state = _CLOSED
         exchange, self._exchange = self._exchange, None
         try:
             if exchange is not None:
@@ -407,15 +425,13 @@ class Downstream:
             self._on_closed(self)
 
     def _on_deadline(self) -> None:
-        if self.state is ClientState.WAITING and self.stream.pending_bytes:
+        if self.state is _WAITING and self.stream.pending_bytes:
             self._timer.set(self._client_idle_s)  # it still reads; how slowly it may is for the write timeout to say
-        elif self.state is ClientState.READING_HEAD:
+        elif self.state is _READING_HEAD:
             self._answer_refused(408, "the head did not come in time")
-        elif self.state is ClientState.EXCHANGING and self._request_open and self._exchange is not None:
+        elif self.state is _EXCHANGING and self._request_open and self._exchange is not None:
             self._exchange.on_request_malformed(RequestError(408, _PUBLIC_REASONS[408]))
-        elif self.state is ClientState.EXCHANGING and (
-            self.stream.pending_bytes or self.stream.sent_bytes != self._sent_at_end
-        ):
+        elif self.state is _EXCHANGING and (self.stream.pending_bytes or self.stream.sent_bytes != self._sent_at_end):
             pass  # it ended its half, but it takes the response: had it left, it would have answered with a RST
         else:
             self.close()

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Final
 
 from minato.caching.answer import CachedAnswer
 from minato.decide.exchange import (
-    IDEMPOTENT_METHODS,
     FailedAttempt,
     Phase,
     RetryVerdict,
@@ -27,10 +26,11 @@ from minato.net.context import WorkerContext
 from minato.net.forwarding import build_cache_request, render_upstream_request
 from minato.net.hits import keep_hot
 from minato.net.record import describe_request, record_access
+from minato.net.routing import find_service
 from minato.net.runtime import ServiceRuntime, UpstreamRuntime
 from minato.net.upstream import UpstreamConnection
 from minato.protocol import render
-from minato.protocol.forward import forward_interim_fields, forward_response_lines
+from minato.protocol.forward import forward_interim_fields, forward_response_head, forward_response_lines
 from minato.protocol.message import Fields, Framing, RequestHead, ResponseHead
 from minato.protocol.render import Persistence
 from minato.shared.board import Counter
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("minato.exchange")
 
-# A body up to this size is kept until the response begins, so that an idempotent request can be sent once more.
+# A body up to this size is kept until the response begins, so that the request can be sent once more where it may be.
 _MAX_REPLAY_BYTES: Final = 65_536
 _CONTINUE: Final = 100
 _SWITCHING_PROTOCOLS: Final = 101
@@ -50,6 +50,12 @@ _NO_CONTENT: Final = 204
 _NOT_MODIFIED: Final = 304
 _HTTP_1_1: Final = 11
 _CHUNKED: Final = Framing.CHUNKED
+_KEEP: Final = Persistence.KEEP
+_ROUTING: Final = Phase.ROUTING
+_CONNECTING: Final = Phase.CONNECTING
+_AWAITING_HEAD: Final = Phase.AWAITING_HEAD
+_RELAYING: Final = Phase.RELAYING
+_DONE: Final = Phase.DONE
 _BODILESS: Final = frozenset([_NO_CONTENT, _NOT_MODIFIED])
 
 
@@ -62,60 +68,36 @@ class Exchange:
         phase: where it stands (decide.exchange).
         request_complete: whether all of the request has come; set by the client's connection.
         response_begun: whether bytes of a final response went downstream.
+        takes_whole: whether ``on_whole_response`` may be told instead of the three for its parts.
     """
 
-    __slots__ = (
-        "_body_bytes_down",
-        "_body_bytes_up",
-        "_cache",
-        "_client",
-        "_connection",
-        "_context",
-        "_framing_down",
-        "_fresh_retried",
-        "_freshened",
-        "_must_close",
-        "_persistence",
-        "_replay",
-        "_retries_left",
-        "_service",
-        "_status",
-        "_tried",
-        "_tunnel",
-        "_upstream",
-        "began_s",
-        "head",
-        "phase",
-        "request_complete",
-        "response_begun",
-    )
+    # Defaults of the class: what an ordinary exchange never changes is not set for each of them.
+    response_begun = False
+    takes_whole = False
+    _cache: CacheSession | None = None
+    _freshened: CachedAnswer | None = None
+    _tunnel: Tunnel | None = None
+    _tried: tuple[int, ...] = ()  # positions in the service
+    _retries = 0  # so far
+    _fresh_retried = False
+    _replay: list[bytes] | None = None  # body pieces sent so far; None once they are not all kept
+    _body_bytes_up = 0
+    _body_bytes_down = 0
+    _framing_down = Framing.NONE
+    _persistence = Persistence.KEEP
+    _must_close = False
 
-    def __init__(
-        self, context: WorkerContext, client: Downstream, head: RequestHead, *, request_complete: bool
-    ) -> None:
+    def __init__(self, context: WorkerContext, client: Downstream, head: RequestHead, request_complete: bool) -> None:
         self.head = head
         self.request_complete = request_complete
-        self.phase = Phase.ROUTING
-        self.response_begun = False
+        self.phase = _ROUTING
         self._context = context
         self._client = client
         self.began_s = context.loop.now_s
         self._service: ServiceRuntime | None = None
-        self._cache: CacheSession | None = None
-        self._freshened: CachedAnswer | None = None
         self._upstream: UpstreamRuntime | None = None  # the one tried last
         self._connection: UpstreamConnection | None = None
-        self._tunnel: Tunnel | None = None
-        self._tried: tuple[int, ...] = ()  # positions in the service
-        self._retries_left = 0
-        self._fresh_retried = False
-        self._replay: list[bytes] | None = []  # body pieces sent so far; None once they are not all kept
-        self._body_bytes_up = 0
-        self._body_bytes_down = 0
-        self._framing_down = Framing.NONE
-        self._persistence = Persistence.KEEP
         self._status = 0
-        self._must_close = False
         context.row.request_begun()
 
     def __repr__(self) -> str:
@@ -125,24 +107,25 @@ class Exchange:
     def wants_body(self) -> bool:
         """Whether a piece of the request's body can be taken now."""
         connection = self._connection
-        return (
-            connection is not None and self.phase in (Phase.AWAITING_HEAD, Phase.RELAYING) and not connection.congested
-        )
+        return connection is not None and self.phase in (_AWAITING_HEAD, _RELAYING) and not connection.congested
 
     # -- from the client's connection
 
-    def begin(self) -> None:
-        """Route the request and answer or forward it."""
+    def begin(self, body: bytes = b"") -> None:
+        """Route the request and answer or forward it; ``body`` is what has come of its body."""
         try:
-            self._route()
-            if self._context.cache is None or not self._answer_from_cache():
-                self._attempt()
+            self._service = service = self._route()
+            if body or not self.request_complete:
+                self._replay = [body] if body else []
+                self._body_bytes_up = len(body)
+            if self._context.cache is None or not self._answer_from_cache(service):
+                self._attempt(service)
         except ExchangeError as error:
             self._fail(error)
 
     def on_request_body(self, data: bytes) -> None:
         self._body_bytes_up += len(data)
-        cap = self._context.config.limits.body_bytes
+        cap = self._context.body_cap
         if cap and self._body_bytes_up > cap:
             self._fail(RequestError(413, "the request's body is too large"))
             return
@@ -168,7 +151,7 @@ class Exchange:
 
     def on_client_left(self) -> None:
         """The client's connection is gone; it is not blamed on the upstream. The caller closes its own side."""
-        if self.phase is Phase.DONE:
+        if self.phase is _DONE:
             return
         self._abandon_upstream()
         self._end("the client left")
@@ -176,7 +159,9 @@ class Exchange:
     # -- from the upstream's connection
 
     def on_connected(self) -> None:
-        self._send_request()
+        connection, upstream = self._connection, self._upstream
+        assert connection is not None and upstream is not None
+        self._send_request(connection, upstream)
 
     def on_response_head(self, head: ResponseHead) -> None:
         if head.status == _SWITCHING_PROTOCOLS:
@@ -212,6 +197,28 @@ class Exchange:
         self._end("")
         self._client.finish_exchange(self._persistence)
 
+    def on_whole_response(self, head: ResponseHead, data: bytes, body_at: int) -> None:
+        """All of the response came at once, in ``data``: relay it as it is, and end. Told only where ``takes_whole``.
+
+        What `on_response_head`, `on_response_body` and `on_response_end` do for such a response, in one.
+        """
+        request, context, client, upstream = self.head, self._context, self._client, self._upstream
+        assert upstream is not None
+        self._connection = None
+        context.row.upstream_end(upstream.index)
+        self._go(_RELAYING)
+        self._status = head.status
+        self.response_begun = True
+        if request.keep_alive and not context.draining:
+            persistence, connection = _KEEP, b""
+        else:
+            persistence, connection = Persistence.CLOSE, b"close"
+        front = forward_response_head(head, context.date, connection)
+        self._body_bytes_down = len(data) - body_at
+        self._end("")  # before the client can know of it
+        client.stream.send_now(front + data[body_at:])
+        client.finish_exchange(persistence)
+
     def on_upstream_drained(self) -> None:
         """The upstream has caught up with the request's body."""
         self._client.continue_request()
@@ -226,7 +233,7 @@ class Exchange:
 
     def on_upstream_crash(self) -> None:
         """A bug left the exchange in no known state: its client's connection, and with it the exchange, is closed."""
-        if self.phase is not Phase.DONE:
+        if self.phase is not _DONE:
             self._client.close()
 
     def on_tunnel_closed(self) -> None:
@@ -244,31 +251,24 @@ class Exchange:
             check_transition(self.phase, phase)
         self.phase = phase
 
-    def _route(self) -> None:
-        """Find the service; check what can be checked before anything is sent."""
+    def _route(self) -> ServiceRuntime:
+        """Return the service; check what can be checked before anything is sent."""
         head = self.head
-        routes = self._client.routes
-        if head.routed is not None and head.routed[0] is routes:
-            index = head.routed[1]
-        else:
-            found = routes.find(head.host, b"/" if head.path == b"*" else head.path)
-            if found is None:
-                raise RequestError(404, "no such service")
-            index = found
-            head.routed = (routes, index)
-        cap = self._context.config.limits.body_bytes
+        index = find_service(self._client.routes, head)
+        if index is None:
+            raise RequestError(404, "no such service")
+        context = self._context
+        cap = context.body_cap
         if cap and head.length_bytes > cap:
             raise RequestError(413, "the request's body is too large")
-        self._service = self._context.services[index]
-        self._retries_left = self._service.config.retries
+        return context.services[index]
 
-    def _answer_from_cache(self) -> bool:
+    def _answer_from_cache(self, service: ServiceRuntime) -> bool:
         """Answer from the store if that is possible; tell whether it was."""
         context = self._context
         if context.cache is None or self.head.path == b"*" or self.head.upgrade:
             return False
-        assert self._service is not None
-        request = build_cache_request(context, self._client.address, self.head, self._service.index)
+        request = build_cache_request(context, self._client.address, self.head, service.index)
         self._cache = CacheSession(context.cache, request)
         answer = self._cache.look_up(context.loop.wall_s)
         if answer is None:
@@ -297,60 +297,61 @@ class Exchange:
 
     # -- forwarding
 
-    def _attempt(self) -> None:
+    def _attempt(self, service: ServiceRuntime) -> None:
         """Send the request to an upstream that was not tried yet.
 
         Raises:
             ExchangeError: there is none.
         """
-        assert self._service is not None
-        upstream = self._context.pick_upstream(self._service, self._tried)
+        context = self._context
+        upstream = service.only
+        if upstream is None or self._tried or not context.health[upstream.index]:
+            upstream = self._pick_upstream(service)
+        self._upstream = upstream
+        self._tried = (*self._tried, upstream.position)
+        context.row.upstream_begin(upstream.index)
+        pooled = None if self._fresh_retried else context.idle_connection(upstream)
+        if pooled is not None:
+            self._connection = pooled
+            pooled.reuse(self)
+            self._send_request(pooled, upstream)
+            return
+        self._go(_CONNECTING)
+        self._connection = connection = context.new_connection(upstream)
+        connection.connect(self)
+
+    def _pick_upstream(self, service: ServiceRuntime) -> UpstreamRuntime:
+        upstream = self._context.pick_upstream(service, self._tried)
         if upstream is None and self._fresh_retried:
             upstream = self._upstream  # the only one; its pooled connection had gone stale
         if upstream is None:
             raise UpstreamError(502, "the upstream failed", detail="no other upstream to try", retryable=False)
-        self._upstream = upstream
-        self._tried = (*self._tried, upstream.position)
-        self._context.row.upstream_begin(upstream.index)
-        pooled = None
-        if not self._fresh_retried:
-            # What cannot be sent once more is not risked on a connection that may be dead.
-            head = self.head
-            must_be_alive = head.method not in IDEMPOTENT_METHODS or head.framing is not Framing.NONE
-            pooled = self._context.idle_connection(upstream, must_be_alive)
-        if pooled is not None:
-            self._connection = pooled
-            pooled.reuse(self)
-            self._send_request()
-            return
-        self._go(Phase.CONNECTING)
-        self._connection = connection = self._context.new_connection(upstream)
-        connection.connect(self)
+        return upstream
 
-    def _send_request(self) -> None:
+    def _send_request(self, connection: UpstreamConnection, upstream: UpstreamRuntime) -> None:
         """The connection is there: send the head and what is kept of the body, then let the rest flow."""
-        connection, upstream, head = self._connection, self._upstream, self.head
-        assert connection is not None and upstream is not None
-        self._go(Phase.AWAITING_HEAD)
-        context = self._context
-        altered = self._cache.fields_to_forward(context.loop.wall_s) if self._cache is not None else None
-        connection.send_head(
-            head, render_upstream_request(context, self._client.address_bytes, head, altered, upstream)
-        )
-        if self._replay:
-            for piece in self._replay:
+        self._go(_AWAITING_HEAD)
+        head, context, cache = self.head, self._context, self._cache
+        altered = cache.fields_to_forward(context.loop.wall_s) if cache is not None else None
+        wire = render_upstream_request(context, self._client.address_bytes, head, altered, upstream)
+        if not self.request_complete:
+            connection.send_head(head, wire)
+            for piece in self._replay or ():
                 connection.send(render.encode_piece(head.framing, piece))
-        if self.request_complete:
-            if head.framing is _CHUNKED:
-                connection.send(render.encode_end(_CHUNKED))
-            connection.await_response()
-        else:
             self._client.continue_request()
+            return
+        self.takes_whole = cache is None and head.version >= _HTTP_1_1
+        if self._replay:
+            wire += b"".join([render.encode_piece(head.framing, piece) for piece in self._replay])
+        if head.framing is _CHUNKED:
+            wire += render.encode_end(_CHUNKED)
+        connection.send_head(head, wire)
+        connection.await_response()
 
     def _keep_for_replay(self, data: bytes) -> None:
         assert self._replay is not None
         self._replay.append(data)
-        if self._body_bytes_up > _MAX_REPLAY_BYTES or self.head.method not in IDEMPOTENT_METHODS:
+        if self._body_bytes_up > _MAX_REPLAY_BYTES:
             self._replay = None
 
     def _relay_interim(self, head: ResponseHead) -> None:
@@ -362,7 +363,7 @@ class Exchange:
         self._client.write(render.render_interim(head.status, head.reason, forward_interim_fields(head)))
 
     def _relay_head(self, head: ResponseHead) -> None:
-        self._go(Phase.RELAYING)
+        self._go(_RELAYING)
         context = self._context
         lines = forward_response_lines(self.head.method, head, context.date)
         if self._cache is not None:
@@ -412,8 +413,8 @@ class Exchange:
 
     def _on_failed_attempt(self, error: UpstreamError) -> None:
         """The upstream failed: send the request to another one where that is safe."""
-        connection, upstream = self._connection, self._upstream
-        assert connection is not None and upstream is not None
+        connection, upstream, service = self._connection, self._upstream, self._service
+        assert connection is not None and upstream is not None and service is not None
         if connection.refused:
             self._context.report_refused(upstream)
         attempt = FailedAttempt(
@@ -421,9 +422,9 @@ class Exchange:
             retryable=error.retryable,
             response_begun=self.response_begun,
             sent_bytes=connection.sent_bytes,
-            body_replayable=self._replay is not None,
+            body_replayable=self._replay is not None or not self._body_bytes_up,
             stale_connection=connection.reused and not connection.response_bytes and error.status != 504,
-            retries_left=self._retries_left,
+            retries_left=service.config.retries - self._retries,
             fresh_retried=self._fresh_retried,
         )
         verdict = judge_retry(attempt)
@@ -431,13 +432,13 @@ class Exchange:
         if verdict is RetryVerdict.RETRY_FRESH:
             self._fresh_retried = True
         elif verdict is RetryVerdict.RETRY:
-            self._retries_left -= 1
+            self._retries += 1
         else:
             log.warning("%s (%s, %s)", error.detail, describe_request(self.head), verdict.value)
             self._fail(error)
             return
         try:
-            self._attempt()
+            self._attempt(service)
         except ExchangeError as nobody:
             # The first failure says more to the client than that there is nobody else.
             log.warning("%s (%s, %s)", error.detail, describe_request(self.head), nobody.detail)
@@ -448,7 +449,7 @@ class Exchange:
 
     def _fail(self, error: ExchangeError) -> None:
         """End the exchange: with an answer where nothing was sent yet, with a cut that shows otherwise."""
-        if self.phase is Phase.DONE:
+        if self.phase is _DONE:
             return
         self._abandon_upstream()
         if self.response_begun:
@@ -485,8 +486,8 @@ class Exchange:
             self._context.row.upstream_end(self._upstream.index)
 
     def _end(self, failure: str) -> None:
-        """Count and log the exchange; nothing is sent after this."""
-        self._go(Phase.DONE)
+        """Count and log the exchange; nothing but the end of its response is sent after this."""
+        self._go(_DONE)
         context = self._context
         context.row.request_over(self._status, self._body_bytes_up, self._body_bytes_down)
         if context.access_log is not None:

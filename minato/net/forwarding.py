@@ -35,9 +35,11 @@ def render_upstream_request(
     context: WorkerContext, client: bytes, head: RequestHead, altered: Fields | None, upstream: UpstreamRuntime
 ) -> bytes:
     """Return the head of the request to an upstream; ``altered`` are its end-to-end fields if they are not its own."""
-    rendered = head.rendered
-    if altered is None and rendered is not None and rendered[0] is upstream and rendered[1] == client:
-        return rendered[2]
+    memo = head.memo
+    if memo is not None and altered is None:
+        rendered = memo.rendered
+        if rendered is not None and rendered[0] is upstream and rendered[1] == client:
+            return rendered[2]
     trusted = context.trusts_some and context.is_trusted(client.decode("ascii"))
     if altered is None and not trusted:
         lines = forward_request_lines(head, client, upstream.authority)
@@ -48,6 +50,6 @@ def render_upstream_request(
     if upstream.prefix or upstream.query:
         target = join_target(upstream.prefix, upstream.query, target)
     wire = render_request_head(head.method, target, lines, head.framing, head.length_bytes)
-    if altered is None and head.is_repeated:
-        head.rendered = (upstream, client, wire)
+    if memo is not None and memo.is_exact and altered is None:
+        memo.rendered = (upstream, client, wire)
     return wire

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from minato.caching.stored import StoredResponse
 from minato.decide.route import RouteTable
-from minato.protocol.message import RequestHead
+from minato.protocol.message import HeadMemo
 
 
 class HotAnswer:
@@ -39,23 +39,26 @@ class HotAnswer:
 
 
 class HotAnswers:
-    """Which heads have a hot answer, so that what these hold, evicted responses too, stays within a budget."""
+    """Which memos have a hot answer, so that what these hold, evicted responses too, stays within a budget."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._heads: list[RequestHead] = []
+        self._memos: list[HeadMemo] = []
         self._held_bytes = 0
 
-    def keep(self, head: RequestHead, hot: HotAnswer) -> None:
-        """Keep an answer with its head. Once too much is held, all are let go, to come back with their next request."""
+    def keep(self, memo: HeadMemo, hot: HotAnswer) -> None:
+        """Keep an answer with the memo of its heads.
+
+        Once too much is held, all are let go, to come back with their next request.
+        """
         size_bytes = len(hot.wire) + len(hot.stored.body)
         if size_bytes > self._max_bytes:
             return
         if self._held_bytes + size_bytes > self._max_bytes:
-            for held in self._heads:
+            for held in self._memos:
                 held.hot = None
-            self._heads.clear()
+            self._memos.clear()
             self._held_bytes = 0
         self._held_bytes += size_bytes
-        self._heads.append(head)
-        head.hot = hot
+        self._memos.append(memo)
+        memo.hot = hot

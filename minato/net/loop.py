@@ -15,12 +15,15 @@ READ = select.EPOLLIN
 WRITE = select.EPOLLOUT
 EXCLUSIVE = select.EPOLLEXCLUSIVE
 HANGUP = select.EPOLLHUP | select.EPOLLERR
+ENDED = select.EPOLLRDHUP
 
 log = logging.getLogger("minato.loop")
 
 Handler = Callable[[int], None]
 
-_NEVER = math.inf
+Reader = Callable[[], object]
+
+NEVER = math.inf
 _MAX_EVENTS = 512
 
 
@@ -47,8 +50,8 @@ class Timer:
     def __init__(self, loop: Loop, action: Callable[[], None]) -> None:
         self._loop = loop
         self.action = action
-        self._queued_s = _NEVER
-        self.due_s = _NEVER
+        self._queued_s = NEVER
+        self.due_s = NEVER
 
     def set(self, delay_s: float) -> None:
         """Run the action ``delay_s`` seconds from the loop's cached now, instead of whenever it was due before."""
@@ -59,26 +62,26 @@ class Timer:
 
     @property
     def is_set(self) -> bool:
-        return self.due_s != _NEVER
+        return self.due_s != NEVER
 
     def cancel(self) -> None:
         """Forget the deadline. The heap's entry finds nothing to do and goes."""
-        self.due_s = _NEVER
+        self.due_s = NEVER
 
     def close(self) -> None:
         """Cancel for good, and let go of whom the action belongs to: the heap may hold the entry for a while yet."""
-        self.due_s = _NEVER
+        self.due_s = NEVER
         self.action = _do_nothing
 
     def pop(self, queued_s: float, now_s: float) -> None:
         """The heap's entry of ``queued_s`` came up: run, queue again for the later deadline, or do nothing."""
         if queued_s != self._queued_s:
             return  # an older entry; a nearer one was queued since
-        self._queued_s = _NEVER
+        self._queued_s = NEVER
         if self.due_s <= now_s:
-            self.due_s = _NEVER
+            self.due_s = NEVER
             self.action()
-        elif self.due_s != _NEVER:
+        elif self.due_s != NEVER:
             self._queued_s = self.due_s
             self._loop.push_timer(self.due_s, self)
 
@@ -95,6 +98,7 @@ class Loop:
         self._epoll = select.epoll()
         self._poll = self._epoll.poll
         self._handlers: dict[int, Handler] = {}
+        self._readers: dict[int, Reader] = {}
         self._heap: list[tuple[float, int, Timer]] = []
         self._sequence = count()
         self._later: list[Callable[[], None]] = []
@@ -117,8 +121,16 @@ class Loop:
         """Hand a registered fd to another handler; no system call."""
         self._handlers[fd] = handler
 
+    def set_reader(self, fd: int, reader: Reader | None) -> None:
+        """Call ``reader()`` instead of the handler whenever ``fd`` is readable and nothing else; None: no more."""
+        if reader is None:
+            self._readers.pop(fd, None)
+        else:
+            self._readers[fd] = reader
+
     def remove(self, fd: int) -> None:
         """Stop watching ``fd``; to be called before it is closed. Events already fetched for it are dropped."""
+        self._readers.pop(fd, None)
         if self._handlers.pop(fd, None) is not None:
             self._epoll.unregister(fd)
             self._removed.add(fd)
@@ -126,6 +138,7 @@ class Loop:
     def forget(self, fd: int) -> None:
         """Drop the handler of an fd that somebody else has closed already (the kernel dropped its registration)."""
         self._handlers.pop(fd, None)
+        self._readers.pop(fd, None)
         self._removed.add(fd)
 
     def timer(self, action: Callable[[], None]) -> Timer:
@@ -162,12 +175,21 @@ class Loop:
         now_s = self.now_s = time.monotonic()
         self.wall_s = time.time()
         handlers = self._handlers
+        find_reader = self._readers.get
         removed = self._removed
         if removed:
             removed.clear()
         for fd, mask in events:
+            if removed and fd in removed:
+                continue
+            if mask == READ and (reader := find_reader(fd)) is not None:
+                try:
+                    reader()
+                except Exception:
+                    _report_crash(reader)
+                continue
             handler = handlers.get(fd)
-            if handler is not None and not (removed and fd in removed):
+            if handler is not None:
                 try:
                     handler(mask)
                 except Exception:
@@ -209,6 +231,7 @@ class Loop:
     def close(self) -> None:
         """Close the epoll object; registered fds stay open."""
         self._handlers.clear()
+        self._readers.clear()
         self._epoll.close()
 
     def _read_clocks(self) -> None:

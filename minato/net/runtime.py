@@ -52,6 +52,8 @@ class ServiceRuntime:
         balancer: this worker's.
         upstreams: at the positions that the balancer knows.
         positions: all of them.
+        only: its one upstream, where there is nothing to choose while that is healthy; None where there are more, or
+            caps on connections.
         active: exchanges in flight of the upstream at a position, over all workers.
     """
 
@@ -60,6 +62,7 @@ class ServiceRuntime:
     balancer: Balancer
     upstreams: tuple[UpstreamRuntime, ...]
     positions: tuple[int, ...]
+    only: UpstreamRuntime | None
     active: Callable[[int], int]
 
 
@@ -85,19 +88,22 @@ def build_services(
         for position, upstream in enumerate(service.upstreams):
             origin = origins.setdefault((upstream.scheme, upstream.host, upstream.port), len(origins))
             upstreams.append(_build_upstream(upstream, position, origin, columns[upstream.key], addresses))
-        services.append(_build_service(index, service, slot, tuple(upstreams), active))
+        services.append(_build_service(config, index, slot, tuple(upstreams), active))
     return tuple(services)
 
 
 def _build_service(
-    index: int, service: Service, slot: int, upstreams: tuple[UpstreamRuntime, ...], active: Callable[[int], int]
+    config: Config, index: int, slot: int, upstreams: tuple[UpstreamRuntime, ...], active: Callable[[int], int]
 ) -> ServiceRuntime:
+    service = config.services[index]
+    has_choice = len(upstreams) > 1 or config.limits.upstream_connections
     return ServiceRuntime(
         index=index,
         config=service,
         balancer=make_balancer(service, slot),
         upstreams=upstreams,
         positions=tuple(range(len(upstreams))),
+        only=None if has_choice else upstreams[0],
         active=lambda position: active(upstreams[position].index),
     )
 

@@ -11,8 +11,6 @@ import os
 import socket
 import ssl
 import struct
-from collections import deque
-from itertools import islice
 from typing import ClassVar, Final, Protocol
 
 from minato.net.loop import HANGUP, READ, WRITE, Loop, Timer
@@ -69,7 +67,6 @@ class Stream:
         "_loop",
         "_mask",
         "_may_hold_more",
-        "_on_readable",
         "_out",
         "_owner",
         "_parked",
@@ -90,11 +87,10 @@ class Stream:
         self._flush_soon = loop.flush_soon
         self.sock = sock
         self._owner = owner
-        self._on_readable = owner.on_readable
         self._write_s = write_timeout_s
         self._recv_bytes = RECV_BYTES
         self._may_hold_more = False  # whether the last recv got as much as it asked for
-        self._out: deque[bytes | memoryview] = deque()
+        self._out: list[bytes | memoryview] = []
         self._write_timer: Timer | None = None
         self._mask = READ
         self.is_reading = True
@@ -113,17 +109,21 @@ class Stream:
 
     def start(self) -> None:
         """Begin to watch the socket; to be called once."""
-        self._loop.add(self.sock.fileno(), self._mask, self._on_event)
+        fd = self.sock.fileno()
+        self._loop.add(fd, self._mask, self._on_event)
+        self._loop.set_reader(fd, self._owner.on_readable)
 
     def adopt_registration(self) -> None:
         """Take over a socket that is in the loop already (a finished connect), interest and all."""
         fd = self.sock.fileno()
         self._loop.set_handler(fd, self._on_event)
+        self._loop.set_reader(fd, self._owner.on_readable)
         self._loop.modify(fd, self._mask)
 
     def set_owner(self, owner: StreamOwner) -> None:
         self._owner = owner
-        self._on_readable = owner.on_readable
+        if self.is_reading and not self.closed:
+            self._loop.set_reader(self.sock.fileno(), owner.on_readable)
 
     def recv(self) -> bytes | None:
         """Return what is there, ``b""`` at the end, None if there is nothing yet.
@@ -138,10 +138,11 @@ class Stream:
             data = self.sock.recv(size)
         except BlockingIOError:
             return None
-        self._may_hold_more = len(data) == size
-        if self._may_hold_more:
+        if len(data) == size:
+            self._may_hold_more = True
             self._recv_bytes = min(2 * size, MAX_RECV_BYTES)
         elif size != RECV_BYTES:
+            self._may_hold_more = False
             self._recv_bytes = RECV_BYTES
         return data
 
@@ -170,6 +171,19 @@ class Stream:
         if not self._flush_due:
             self._flush_due = True
             self._flush_soon(self)
+
+    def send_now(self, data: bytes) -> None:
+        """Send bytes at once, as far as the kernel takes them; queue the rest. An error shows when that is sent."""
+        if self._out or self.closed:
+            self.write(data)
+            return
+        try:
+            sent = self.sock.send(data)
+        except OSError:
+            sent = 0
+        self.sent_bytes += sent
+        if sent != len(data):
+            self.write(memoryview(data)[sent:])
 
     def flush(self) -> bool:
         """Send what can be sent now; tell whether all of it went."""
@@ -228,12 +242,15 @@ class Stream:
     def pause_reading(self) -> None:
         if self.is_reading:
             self.is_reading = False
+            self._loop.set_reader(self.sock.fileno(), None)
             self._update_interest()
 
     def resume_reading(self) -> None:
         if not self.is_reading:
             self.is_reading = True
             self._update_interest()
+            if not self.closed:
+                self._loop.set_reader(self.sock.fileno(), self._owner.on_readable)
 
     def shutdown_write(self) -> None:
         """Tell the peer that nothing more comes; the output must be empty."""
@@ -265,9 +282,6 @@ class Stream:
         self._owner.on_crash()
 
     def _on_event(self, mask: int) -> None:
-        if mask == READ and self.is_reading:
-            self._on_readable()
-            return
         if self._out and mask & (WRITE | HANGUP):
             self.flush()
         if self.closed:
@@ -300,19 +314,21 @@ class Stream:
             out.clear()
             out.append(data)
             return self.sock.send(data)
-        return self.sock.sendmsg(islice(out, _MAX_PIECES))
+        return self.sock.sendmsg(out[:_MAX_PIECES])
 
     def _drop_sent(self, sent: int) -> None:
         out = self._out
         self.pending_bytes -= sent
         self.sent_bytes += sent
+        whole = 0
         while sent:
-            size = len(out[0])
+            size = len(out[whole])
             if sent < size:
-                out[0] = memoryview(out[0])[sent:]
-                return
+                out[whole] = memoryview(out[whole])[sent:]
+                break
             sent -= size
-            out.popleft()
+            whole += 1
+        del out[:whole]
 
     def _after_flush(self) -> None:
         """Tell the epoll object and the owner what has changed for them."""

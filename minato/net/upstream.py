@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from minato.config.model import Timeouts
 from minato.errors import UpstreamError
 from minato.net.connect import Connector, describe_error
-from minato.net.loop import Loop
+from minato.net.loop import NEVER, Loop
 from minato.net.runtime import UpstreamRuntime
 from minato.net.stream import Stream, TlsStream
 from minato.protocol.codec import ClientCodec, Signal
@@ -36,15 +36,24 @@ class ConnectionState(enum.Enum):
     CLOSED = "closed"
 
 
+_CONNECTING: Final = ConnectionState.CONNECTING
+_BUSY: Final = ConnectionState.BUSY
+_IDLE: Final = ConnectionState.IDLE
+_TUNNEL: Final = ConnectionState.TUNNEL
+_CLOSED: Final = ConnectionState.CLOSED
+
+
 class UpstreamOwner(Protocol):
     """The exchange, as its upstream connection sees it."""
 
     request_complete: bool
+    takes_whole: bool
 
     def on_connected(self) -> None: ...
     def on_response_head(self, head: ResponseHead) -> None: ...
     def on_response_body(self, data: bytes) -> None: ...
     def on_response_end(self) -> None: ...
+    def on_whole_response(self, head: ResponseHead, data: bytes, body_at: int) -> None: ...
     def on_upstream_drained(self) -> None: ...
     def on_upstream_deadline(self) -> None: ...
     def on_upstream_failed(self, error: UpstreamError) -> None: ...
@@ -102,7 +111,7 @@ class UpstreamConnection:
         on_idle_closed: Callable[[UpstreamConnection], None],
     ) -> None:
         self.upstream = upstream
-        self.state = ConnectionState.CONNECTING
+        self.state = _CONNECTING
         self.reused = False
         self.refused = False
         self.response_bytes = 0
@@ -157,12 +166,12 @@ class UpstreamConnection:
         """Take an idle connection out of the pool for another exchange."""
         self._owner = self._latest_owner = owner
         self.reused = True
-        self.state = ConnectionState.BUSY
+        self.state = _BUSY
         self.response_bytes = 0
         assert self._stream is not None
         self.sent_before = self._stream.sent_bytes
         self._in_body = self._persistent = False
-        self.timer.cancel()
+        self.timer.due_s = NEVER
 
     def is_alive(self) -> bool:
         """Ask the socket whether the upstream has closed or sent what nobody asked for; a dead one is to be closed."""
@@ -201,18 +210,18 @@ class UpstreamConnection:
 
     def start_tunnel(self) -> tuple[Stream, bytes]:
         """After a 101: give away the stream and what came behind the head."""
-        self.state = ConnectionState.TUNNEL
+        self.state = _TUNNEL
         self._owner = None
         self.timer.cancel()
         return self.stream, self._codec.take_rest()
 
     def close(self) -> None:
         """Close for good; the owner hears nothing any more."""
-        if self.state is ConnectionState.CLOSED:
+        if self.state is _CLOSED:
             return
-        if self.state is ConnectionState.IDLE:
+        if self.state is _IDLE:
             self._on_idle_closed(self)
-        self.state = ConnectionState.CLOSED
+        self.state = _CLOSED
         self._owner = None
         self.timer.close()
         if self._stream is not None:
@@ -227,7 +236,7 @@ class UpstreamConnection:
         kind = TlsStream if isinstance(sock, ssl.SSLSocket) else Stream
         self._stream = kind(self._loop, sock, self, self._timeouts.write_s)
         self._stream.adopt_registration()
-        self.state = ConnectionState.BUSY
+        self.state = _BUSY
         self.timer.cancel()
         assert self._owner is not None
         self._owner.on_connected()
@@ -251,7 +260,7 @@ class UpstreamConnection:
             return False
         if data is None:
             return False
-        if self.state is not ConnectionState.BUSY:
+        if self.state is not _BUSY:
             # Idle: closed by the upstream, or a response that nobody asked for. Either way it must not be reused.
             self.close()
             return False
@@ -260,6 +269,12 @@ class UpstreamConnection:
                 # Nothing of the request has been sent: whatever this answers, it is not this request.
                 self._fail(_BAD_GATEWAY, "it sent something unasked")
                 return False
+            owner = self._owner
+            if owner is not None and owner.takes_whole and not self._in_body and not self._request_failed:
+                head = self._codec.read_whole(data)
+                if head is not None:
+                    self._finish_whole(owner, head, data)
+                    return True
             self.response_bytes += len(data)
             self._codec.feed(data)
         elif self._request_failed:
@@ -284,13 +299,13 @@ class UpstreamConnection:
         """The upstream reads no more. It may have answered already, so what it sent is read before it is given up."""
         if isinstance(error, TimeoutError):
             self._fail(_GATEWAY_TIMEOUT, "it does not read the request")
-        elif self.state is not ConnectionState.BUSY or self._request_failed:
+        elif self.state is not _BUSY or self._request_failed:
             self._fail(_BAD_GATEWAY, describe_error(error))
         else:
             self._request_failed = True
             self.timer.set(self._timeouts.response_s)
             self._paused = False
-            while self.state is ConnectionState.BUSY and not self._eof and not self._paused and self.on_readable():
+            while self.state is _BUSY and not self._eof and not self._paused and self.on_readable():
                 pass
 
     def on_crash(self) -> None:
@@ -305,7 +320,7 @@ class UpstreamConnection:
         """Hand on what the codec reads until it needs more, the client is slow, or the response is over."""
         next_event = self._codec.next_event
         try:
-            while self.state is ConnectionState.BUSY and not self._paused:
+            while self.state is _BUSY and not self._paused:
                 owner = self._owner
                 if owner is None:
                     return
@@ -326,9 +341,23 @@ class UpstreamConnection:
         except Malformed as error:
             self._fail(_BAD_GATEWAY, error.reason)
 
+    def _finish_whole(self, owner: UpstreamOwner, head: ResponseHead, data: bytes) -> None:
+        """The whole response came in one piece, and nothing behind it."""
+        self._owner = None
+        self.state = _IDLE
+        stream = self._stream
+        assert stream is not None
+        if head.keep_alive and not stream.pending_bytes and not stream.has_unread():
+            self.idle_since_s = self._loop.now_s
+            self.timer.set(self._timeouts.upstream_idle_s)
+            self._on_idle(self)
+        else:
+            self.close()
+        owner.on_whole_response(head, data, self._codec.body_at)
+
     def _finish_response(self, owner: UpstreamOwner) -> None:
         self._owner = None
-        self.state = ConnectionState.IDLE
+        self.state = _IDLE
         stream = self._stream
         assert stream is not None
         reusable = self._persistent and not self._eof and not self._request_failed and not stream.pending_bytes

@@ -12,6 +12,7 @@ _TRAILERS_MAX_BYTES = 16_384
 # Quoted strings may hold anything but CR, LF and other controls here; extensions are dropped when forwarded.
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t \x21-\x7e\x80-\xff]*)?")
 _PLAIN_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
+_CANONICAL_SIZE_LINE = re.compile(rb"([1-9A-Fa-f][0-9A-Fa-f]{0,7})\r\n")
 _TRAILER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t \x21-\x7e\x80-\xff]*")
 
 
@@ -117,6 +118,21 @@ class ChunkScanner:
         # RFC 9110, 6.5.1: trailers MUST NOT frame a message; some reader might take them for what they say.
         if match[1].lower() in (b"content-length", b"transfer-encoding"):
             raise Malformed("a trailer that would frame the message")
+
+
+def are_whole_chunks(data: bytes, at: int) -> bool:
+    """Tell whether ``data`` from ``at`` on is a whole chunked body, written the one plain way.
+
+    That is: sizes without leading zeros, no extensions, no trailers, nothing behind it. Such a body may go on as it
+    is; nothing else is said of any other.
+    """
+    while True:
+        match = _CANONICAL_SIZE_LINE.match(data, at)
+        if match is None:
+            return data[at:] == b"0\r\n\r\n"
+        at = match.end() + int(match[1], 16) + 2
+        if data[at - 2 : at] != b"\r\n":
+            return False
 
 
 class ChunkReader:

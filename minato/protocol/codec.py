@@ -25,10 +25,11 @@ class ServerCodec(Protocol):
     def feed(self, data: bytes) -> None:
         """Take bytes from the socket; they are kept until ``next_event`` reads them."""
 
-    def recall(self, data: bytes) -> RequestHead | None:
-        """Return the head of a request without a body, if ``data`` is just that, seen before, and nothing is buffered.
+    def read_whole(self, data: bytes) -> RequestHead | None:
+        """Return the head of the one request that ``data`` is the whole of, None where there is more or less to it.
 
-        It is then read, without ``feed``; its END is not told.
+        Only between two requests. It is then read, without ``feed``: its body is the last ``length_bytes`` of ``data``,
+        and its END is not told. On None nothing has happened.
         """
 
     def next_event(self) -> ServerEvent:
@@ -52,8 +53,18 @@ class ClientCodec(Protocol):
     def expect_response(self, method: bytes, upgrade: bytes) -> None:
         """A request was sent: what it asks decides how its response is framed."""
 
+    body_at: int
+    """Where in the bytes of the last ``read_whole`` the body began."""
+
     def feed(self, data: bytes) -> None:
         """Take bytes from the socket."""
+
+    def read_whole(self, data: bytes) -> ResponseHead | None:
+        """Return the head of the one final response that ``data`` is the whole of, None where it is anything else.
+
+        It is then read, without ``feed``, and its END is not told. Its body is ``data[body_at:]`` as it came: where the
+        framing is CHUNKED that is the chunks, whole and free of extensions and trailers. On None nothing has happened.
+        """
 
     def feed_eof(self) -> None:
         """The upstream will send nothing more."""

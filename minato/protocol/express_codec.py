@@ -12,13 +12,13 @@ import re
 from typing import Final, Generic, TypeVar
 
 from minato.config.model import Limits
-from minato.protocol.chunked import ChunkReader
+from minato.protocol.chunked import ChunkReader, are_whole_chunks
 from minato.protocol.codec import ClientEvent, ServerEvent, Signal
 from minato.protocol.express_facts import RequestFacts, ResponseFacts, read_request_facts, read_response_facts
 from minato.protocol.field_table import FieldTable, Halves
 from minato.protocol.guard import Malformed
 from minato.protocol.h11_codec import H11ClientCodec, H11ServerCodec
-from minato.protocol.message import Framing, RequestHead, ResponseHead
+from minato.protocol.message import Framing, HeadMemo, RequestHead, ResponseHead
 
 _METHODS: Final = frozenset([b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"PATCH", b"OPTIONS"])
 _TARGET: Final = re.compile(rb"/[\x21\x22\x24-\x7e]*")
@@ -30,6 +30,8 @@ _MAX_HEAD_BYTES: Final = 2048
 
 _NEED_DATA: Final = Signal.NEED_DATA
 _END: Final = Signal.END
+_LENGTH: Final = Framing.LENGTH
+_CHUNKED: Final = Framing.CHUNKED
 
 
 _General = TypeVar("_General", H11ServerCodec, H11ClientCodec)
@@ -74,18 +76,29 @@ class _Reader(Generic[_General]):
 class ExpressServerCodec(_Reader[H11ServerCodec]):
     """Reads requests (protocol.codec.ServerCodec)."""
 
-    __slots__ = ("_heads", "_recall")
+    __slots__ = ("_heads", "_known_head", "_known_memo", "_memos")
 
-    def __init__(self, limits: Limits, table: FieldTable, heads: Halves[RequestHead]) -> None:
+    def __init__(
+        self, limits: Limits, table: FieldTable, heads: Halves[RequestHead], memos: Halves[RequestHead]
+    ) -> None:
         super().__init__(limits, table)
-        self._recall = heads.young.get
-        self._heads = heads  # whole requests without a body, by their bytes
+        self._heads = heads  # by their bytes
+        self._memos = memos  # by their request line and the tag of their block, the cookie aside
+        self._known_head = heads.young.get
+        self._known_memo = memos.young.get
 
-    def recall(self, data: bytes) -> RequestHead | None:
-        head = self._recall(data)
-        if head is None or self._ending or self._at != len(self._data) or self._left_bytes or self._general is not None:
+    def read_whole(self, data: bytes) -> RequestHead | None:
+        if self._ending or self._at != len(self._data) or self._left_bytes or self._general is not None:
             return None
-        return head
+        end = data.find(_END_OF_HEAD) + 4
+        if end == len(data):
+            raw = data
+        elif end < 4:
+            return None
+        else:
+            raw = data[:end]
+        head = self._known_head(raw) or self._read_head(raw)
+        return head if head is not None and head.length_bytes == len(data) - end else None
 
     def next_event(self) -> ServerEvent:
         if self._general is not None:
@@ -98,13 +111,43 @@ class ExpressServerCodec(_Reader[H11ServerCodec]):
         data, at = self._data, self._at
         if at == len(data):
             return _NEED_DATA
-        end = data.find(_END_OF_HEAD, at)
-        if end < 0 or end + 4 - at > self._limits.header_bytes:
+        end = data.find(_END_OF_HEAD, at) + 4
+        if end < 4:
             return self._hand_over()
-        line_end = data.find(b"\r\n", at)
-        parts = data[at:line_end].split(b" ")
+        raw = data[at:end]
+        head = self._known_head(raw) or self._read_head(raw)
+        if head is None:
+            return self._hand_over()
+        self._at = end
+        self._left_bytes = head.length_bytes
+        self._ending = True
+        return head
+
+    def _read_head(self, raw: bytes) -> RequestHead | None:
+        """Return the head that those bytes are, None where the h11 codec is to read it."""
+        if len(raw) > self._limits.header_bytes:
+            return None
+        line_end = raw.find(b"\r\n")
+        line = raw[:line_end]
+        block = self._table.read_block(raw[line_end + 2 : -4])
+        if block is None or block.count > self._limits.header_fields:
+            return None
+        if block.cookie is None:
+            known, key = block, b""
+        else:
+            known = block.cookie[0]
+            key = line + known.tag
+            like = self._known_memo(key)
+            if like is not None:
+                # The same but for the cookie: nothing of it need be read again.
+                target = like.target
+                return RequestHead(
+                    like.method, target, 11, block, like.framing, like.length_bytes,
+                    like.host, target, like.keep_alive, False, b"", like.memo,
+                )  # fmt: skip
+        parts = line.split(b" ")
         if len(parts) != 3:
-            return self._hand_over()
+            return None
         method, target, version = parts
         if (
             version != b"HTTP/1.1"
@@ -112,25 +155,31 @@ class ExpressServerCodec(_Reader[H11ServerCodec]):
             or len(target) > self._limits.target_bytes
             or _TARGET.fullmatch(target) is None
         ):
-            return self._hand_over()
-        block = self._table.read_block(data[line_end + 2 : end])
-        if block is None or block.count > self._limits.header_fields:
-            return self._hand_over()
-        known = block.known
+            return None
         facts = known.facts
         if facts is None:
             facts = known.facts = read_request_facts(known)
         if not isinstance(facts, RequestFacts):
-            return self._hand_over()
-        self._at = end + 4
-        self._left_bytes = facts.length_bytes
-        self._ending = True
+            return None
         head = RequestHead(
             method, target, 11, block, facts.framing, facts.length_bytes, facts.host, target, facts.keep_alive
         )
-        is_all = not at and end + 4 == len(data) <= _MAX_HEAD_BYTES and facts.framing is Framing.NONE
-        if is_all and self._heads.find(data) is None:
-            head.is_repeated = self._heads.offer(data, head)
+        return self._keep(head, key, raw) if len(raw) <= _MAX_HEAD_BYTES else head
+
+    def _keep(self, head: RequestHead, key: bytes, raw: bytes) -> RequestHead:
+        """Keep what comes again; return the head that is kept, if there is one, for it knows more."""
+        if not key:
+            kept = self._heads.find(raw)
+            if kept is not None:
+                return kept
+            if self._heads.offer(raw, head):
+                head.memo = HeadMemo(True)
+        else:
+            like = self._memos.find(key)
+            if like is not None:
+                head.memo = like.memo
+            elif self._memos.offer(key, head):
+                head.memo = HeadMemo(False)
         return head
 
     def _next_piece(self) -> bytes | Signal:
@@ -159,7 +208,17 @@ class ExpressServerCodec(_Reader[H11ServerCodec]):
 class ExpressClientCodec(_Reader[H11ClientCodec]):
     """Reads responses (protocol.codec.ClientCodec)."""
 
-    __slots__ = ("_chunks", "_eof", "_heads", "_method", "_status_lines", "_upgrade", "_waiting")
+    __slots__ = (
+        "_chunks",
+        "_eof",
+        "_heads",
+        "_known_head",
+        "_method",
+        "_status_lines",
+        "_upgrade",
+        "_waiting",
+        "body_at",
+    )
 
     def __init__(
         self,
@@ -170,6 +229,8 @@ class ExpressClientCodec(_Reader[H11ClientCodec]):
     ) -> None:
         super().__init__(limits, table)
         self._heads = heads  # heads of the common shape, by their bytes; to any request but HEAD
+        self._known_head = heads.young.get
+        self.body_at = 0
         self._status_lines = status_lines
         self._chunks: ChunkReader | None = None  # of a chunked body
         self._eof = False
@@ -188,6 +249,26 @@ class ExpressClientCodec(_Reader[H11ClientCodec]):
         self._eof = True
         if self._general is not None:
             self._general.feed_eof()
+
+    def read_whole(self, data: bytes) -> ResponseHead | None:
+        if self._general is not None or not self._waiting or self._at != len(self._data) or self._method == b"HEAD":
+            return None
+        end = data.find(_END_OF_HEAD) + 4
+        head = self._known_head(data[:end])
+        if head is None:
+            return None
+        framing = head.framing
+        if framing is _LENGTH:
+            is_whole = len(data) - end == head.length_bytes
+        elif framing is _CHUNKED:
+            is_whole = are_whole_chunks(data, end)
+        else:
+            is_whole = len(data) == end
+        if not is_whole:
+            return None
+        self._waiting = False
+        self.body_at = end
+        return head
 
     def next_event(self) -> ClientEvent:
         if self._general is not None:

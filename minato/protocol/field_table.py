@@ -12,7 +12,7 @@ _LINE: Final = re.compile(
     rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*((?:[\x21-\x7e\x80-\xff]+(?:[ \t]+[\x21-\x7e\x80-\xff]+)*)?)[ \t]*"
 )
 # All that a field value may hold (RFC 9110, 5.5): whatever is made of it alone is a valid one.
-_VALUE_BYTES: Final = b"\t" + bytes(range(0x20, 0x7F)) + bytes(range(0x80, 0x100))
+_VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
 _COOKIE: Final = b"\r\nCookie:"
 
 Value = TypeVar("Value")
@@ -66,6 +66,7 @@ class FieldTable:
 
     def __init__(self, capacity: int = 2048, max_raw_bytes: int = 2048) -> None:
         self._max_raw_bytes = max_raw_bytes
+        self._kept_blocks = 0
         self._lines = Halves[FieldLine](capacity)
         self._blocks = Halves[FieldBlock](capacity // 4)
         self._young_line = self._lines.young.get
@@ -90,14 +91,15 @@ class FieldTable:
                 self._read_plain_block(rest)  # offered, so that the next one finds it
             else:
                 value = raw[start + len(_COOKIE) : stop] if stop > 0 else raw[start + len(_COOKIE) :]
-                if not value.translate(None, _VALUE_BYTES):
+                if _VALUE.fullmatch(value):
                     return block.with_cookie(value.strip(b" \t"), rest.count(b"\r\n", 0, start) + 1)
         return self._read_plain_block(raw)
 
     def _read_plain_block(self, raw: bytes) -> FieldBlock | None:
         block = self._parse_block(raw)
-        if block is not None and len(raw) <= self._max_raw_bytes:
-            self._blocks.offer(raw, block)
+        if block is not None and len(raw) <= self._max_raw_bytes and self._blocks.offer(raw, block):
+            self._kept_blocks += 1
+            block.tag = b"\n%d" % self._kept_blocks
         return block
 
     def _parse_block(self, raw: bytes) -> FieldBlock | None:

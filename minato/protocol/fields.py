@@ -102,40 +102,34 @@ class FieldBlock:
 
     Attributes:
         roles: the sum of its lines' roles.
+        tag: for protocol.field_table, what names it among the blocks that are kept; empty for one that is not.
         facts: for the express codec, what it made of the block.
+        cookie: of a block made by ``with_cookie``: the block without it, the value, and the position of its line.
         is_plain: for net.hits, whether the cache has nothing in it to weigh; None before it was asked.
         forwarded: for protocol.forward, the lines of a forwarded request in front of and behind the client's address.
+        around_cookie: for protocol.forward, the same lines where a cookie is put among them.
     """
 
-    __slots__ = (
-        "_base",
-        "_downstream_wire",
-        "_end_to_end",
-        "_fields",
-        "_host",
-        "_lines",
-        "_offset",
-        "_roles",
-        "_upstream_wire",
-        "facts",
-        "forwarded",
-        "is_plain",
-    )
+    # Defaults of the class, since most blocks of a new cookie are asked for next to nothing: 0.6 us less for each.
+    tag: bytes = b""
+    is_plain: bool | None = None
+    facts: object = None
+    forwarded: tuple[bytes, bytes] | None = None
+    around_cookie: tuple[int, bytes, bytes, bytes] | None = None
+    _lines: list[FieldLine] | None = None
+    _fields: Fields | None = None
+    cookie: tuple[FieldBlock, bytes, int] | None = None
+    _host: bytes | None = None
+    _roles: int | None = None
+    _upstream_wire: bytes | None = None
+    _downstream_wire: bytes | None = None
+    _end_to_end: Fields | None = None
 
     def __init__(self, lines: list[FieldLine] | None, fields: Fields | None = None) -> None:
         """Make a block of lines, or of fields (one of them is given)."""
         self._lines = lines
-        self._fields = fields
-        self._base: tuple[FieldBlock, bytes, int] | None = None
-        self._offset: tuple[int, int] | None = None  # of a line, and where it begins in upstream_wire
-        self._host: bytes | None = None
-        self.is_plain: bool | None = None
-        self._roles: int | None = None
-        self._upstream_wire: bytes | None = None
-        self._downstream_wire: bytes | None = None
-        self._end_to_end: Fields | None = None
-        self.facts: object = None
-        self.forwarded: tuple[bytes, bytes] | None = None
+        if fields is not None:
+            self._fields = fields
 
     def __repr__(self) -> str:
         return f"<FieldBlock {self.fields!r}>"
@@ -149,8 +143,8 @@ class FieldBlock:
     def lines(self) -> list[FieldLine]:
         lines = self._lines
         if lines is None:
-            if self._base is not None:
-                base, value, at = self._base
+            if self.cookie is not None:
+                base, value, at = self.cookie
                 cookie = FieldLine(b"cookie", value)
                 lines = [*base.lines[:at], cookie, *base.lines[at:]]
             else:
@@ -170,7 +164,7 @@ class FieldBlock:
         """The sum of the lines' roles."""
         roles = self._roles
         if roles is None:
-            lines = self.lines
+            lines = self.lines if self.cookie is None else self.cookie[0].lines
             roles = self._roles = sum(map(_ROLE, lines)) if len(lines) <= MAX_LINES else _count_many(lines)
         return roles
 
@@ -183,22 +177,8 @@ class FieldBlock:
         """Its lines as they go to an upstream, but for what is made anew: framing, Host, X-Forwarded-*, Expect."""
         wire = self._upstream_wire
         if wire is None:
-            if self._base is not None and not self._base[0].roles & (COUNT * CONNECTION):
-                base, value, at = self._base
-                wire = base.upstream_wire
-                offset = base.upstream_offset(at)
-                cookie = b"cookie: %b\r\n" % value
-                wire = wire[:offset] + cookie + wire[offset:]
-            else:
-                wire = b"".join(map(_UPSTREAM, self._end_to_end_lines()))
-            self._upstream_wire = wire
+            wire = self._upstream_wire = b"".join(map(_UPSTREAM, self._end_to_end_lines()))
         return wire
-
-    def upstream_offset(self, at: int) -> int:
-        """Return where line ``at`` begins in ``upstream_wire``."""
-        if self._offset is None or self._offset[0] != at:
-            self._offset = (at, sum(len(line.upstream) for line in self.lines[:at]))
-        return self._offset[1]
 
     @property
     def downstream_wire(self) -> bytes:
@@ -222,14 +202,13 @@ class FieldBlock:
         What is known of this block need not be found out again.
         """
         block = FieldBlock(None)
-        block._base = (self, value, at)
-        block._roles = self.roles
+        block.cookie = (self, value, at)
         return block
 
     @property
     def known(self) -> FieldBlock:
         """This block, without the cookie that may be the only new thing about it: what is kept there is found again."""
-        return self if self._base is None else self._base[0]
+        return self if self.cookie is None else self.cookie[0]
 
     @property
     def host(self) -> bytes:
@@ -242,7 +221,7 @@ class FieldBlock:
     @property
     def count(self) -> int:
         """How many lines it has."""
-        return len(self.lines) if self._base is None else len(self._base[0].lines) + 1
+        return len(self.lines) if self.cookie is None else len(self.cookie[0].lines) + 1
 
     def _end_to_end_lines(self) -> list[FieldLine]:
         if not self.roles & (COUNT * CONNECTION):

@@ -5,9 +5,9 @@ Framing fields are taken out here too: what leaves minato is framed anew by prot
 
 from __future__ import annotations
 
-from minato.protocol.fields import Fields, field_values, first_value, is_forwarded_name, strip_hop_by_hop
+from minato.protocol.fields import FieldBlock, Fields, field_values, first_value, is_forwarded_name, strip_hop_by_hop
 from minato.protocol.message import RequestHead, ResponseHead
-from minato.protocol.render import render_lines
+from minato.protocol.render import render_lines, render_response_head
 
 _HTTP_1_1 = 11
 _NOT_MODIFIED = 304
@@ -53,14 +53,32 @@ def forward_request_lines(head: RequestHead, client: bytes, authority: bytes) ->
         fields = forward_request_fields(head, head.block.end_to_end, client, False, authority)
         return render_lines(fields)
     block = head.block
-    parts = block.forwarded
-    if parts is None:
-        host = head.host_as_sent
-        parts = block.forwarded = (
-            b"host: %b\r\n%bx-forwarded-for: " % (host, block.upstream_wire),
-            b"\r\nx-forwarded-proto: http\r\nx-forwarded-host: %b\r\nvia: 1.1 minato\r\n" % host,
-        )
+    if block.cookie is not None:
+        known, value, at = block.cookie
+        around = known.around_cookie
+        if around is None or around[0] != at:
+            around = _split_at_line(known, at)
+        return b"%bcookie: %b\r\n%b%b%b" % (around[1], value, around[2], client, around[3])
+    parts = block.forwarded or _surround_client(block)
     return parts[0] + client + parts[1]
+
+
+def _surround_client(block: FieldBlock) -> tuple[bytes, bytes]:
+    """Return (and keep) the forwarded lines of a block in front of and behind the client's address."""
+    host = block.host
+    parts = block.forwarded = (
+        b"host: %b\r\n%bx-forwarded-for: " % (host, block.upstream_wire),
+        b"\r\nx-forwarded-proto: http\r\nx-forwarded-host: %b\r\nvia: 1.1 minato\r\n" % host,
+    )
+    return parts
+
+
+def _split_at_line(block: FieldBlock, at: int) -> tuple[int, bytes, bytes, bytes]:
+    """Return (and keep) the forwarded lines of a block in front of its line ``at`` and behind, up to the client."""
+    front, back = block.forwarded or _surround_client(block)
+    cut = len(b"host: \r\n") + len(block.host) + sum(len(line.upstream) for line in block.lines[:at])
+    around = block.around_cookie = (at, front[:cut], front[cut:], back)
+    return around
 
 
 def forward_response_lines(method: bytes, head: ResponseHead, date: bytes) -> bytes:
@@ -74,6 +92,23 @@ def forward_response_lines(method: bytes, head: ResponseHead, date: bytes) -> by
         return b"%bdate: %b\r\n%b" % (block.downstream_wire, date, _VIA_LINE)
     head.forwarded = block.downstream_wire + _VIA_LINE
     return head.forwarded
+
+
+def forward_response_head(head: ResponseHead, date: bytes, connection: bytes) -> bytes:
+    """Return the head of a response, none to a HEAD, as it goes to a client that speaks HTTP/1.1.
+
+    Args:
+        head: the response as received; its framing becomes the client's.
+        date: as for `forward_response_fields`.
+        connection: the value of Connection, or empty for a connection that stays.
+    """
+    wire = head.relayed
+    if wire is None or connection:
+        lines = forward_response_lines(b"GET", head, date)
+        wire = render_response_head(head.status, head.reason, lines, head.framing, head.length_bytes, connection)
+        if lines is head.forwarded and not connection:
+            head.relayed = wire
+    return wire
 
 
 def forward_response_fields(method: bytes, head: ResponseHead, date: bytes) -> Fields:

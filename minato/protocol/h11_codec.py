@@ -115,7 +115,7 @@ class H11ServerCodec(_MessageReader):
 
     __slots__ = ()
 
-    def recall(self, data: bytes) -> RequestHead | None:
+    def read_whole(self, data: bytes) -> RequestHead | None:
         return None
 
     def next_event(self) -> ServerEvent:
@@ -156,10 +156,11 @@ class H11ServerCodec(_MessageReader):
 class H11ClientCodec(_MessageReader):
     """Reads responses (protocol.codec.ClientCodec)."""
 
-    __slots__ = ("_eof", "_interim", "_method", "_pending", "_upgrade")
+    __slots__ = ("_eof", "_interim", "_method", "_pending", "_upgrade", "body_at")
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
+        self.body_at = 0
         self._eof = False
         self._interim = 0
         self._method = b""
@@ -174,6 +175,9 @@ class H11ClientCodec(_MessageReader):
         if upgrade:
             fields += [(b"connection", b"upgrade"), (b"upgrade", upgrade)]
         connection.send(h11.Request(method=method, target=b"/", headers=fields))
+
+    def read_whole(self, data: bytes) -> ResponseHead | None:
+        return None
 
     def feed_eof(self) -> None:
         self._eof = True

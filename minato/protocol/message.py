@@ -7,7 +7,16 @@ from dataclasses import dataclass, field
 
 from minato.protocol.fields import FieldBlock, Fields, field_values, first_value, list_members
 
-__all__ = ["Fields", "Framing", "RequestHead", "ResponseHead", "field_values", "first_value", "list_members"]
+__all__ = [
+    "Fields",
+    "Framing",
+    "HeadMemo",
+    "RequestHead",
+    "ResponseHead",
+    "field_values",
+    "first_value",
+    "list_members",
+]
 
 
 class Framing(enum.Enum):
@@ -17,6 +26,25 @@ class Framing(enum.Enum):
     LENGTH = "length"
     CHUNKED = "chunked"
     CLOSE = "close"
+
+
+class HeadMemo:
+    """What others derive from a request head and find again with the next one that says the same.
+
+    Attributes:
+        is_exact: whether its heads are the same to the byte; otherwise their Cookie may differ, and nothing else.
+        routed: for the exchange, the route table the head was looked up in and the service found.
+        rendered: for net.forwarding, the upstream and the client it was rendered for last, and how; of exact ones.
+        hot: for net.hits, the answer that may go out again.
+    """
+
+    __slots__ = ("hot", "is_exact", "rendered", "routed")
+
+    def __init__(self, is_exact: bool) -> None:
+        self.is_exact = is_exact
+        self.routed: tuple[object, int] | None = None
+        self.rendered: tuple[object, bytes, bytes] | None = None
+        self.hot: object = None
 
 
 @dataclass(slots=True)
@@ -34,13 +62,8 @@ class RequestHead:
         path: origin-form path with query, beginning with ``/``, or ``*``.
         keep_alive: whether the client wants the connection kept.
         expects_continue: whether it waits for a 100 before it sends the body.
-        is_repeated: whether the codec keeps this object and returns it whenever the same bytes come again; what is
-            derived from it may then be kept with it.
-        hot: for the connection, the answer that went to it last.
-        rendered: for net.forwarding, the upstream and the client it was rendered for last, and how.
-        routed: for the exchange, the route table it was looked up in and the service found; a head that is seen again
-            is the same object.
         upgrade: the Upgrade field's value where Connection names it, else empty.
+        memo: what is kept of heads that come again, shared among them; None for one that is seen for the first time.
     """
 
     method: bytes
@@ -54,10 +77,7 @@ class RequestHead:
     keep_alive: bool
     expects_continue: bool = False
     upgrade: bytes = b""
-    is_repeated: bool = field(default=False, compare=False)
-    routed: tuple[object, int] | None = field(default=None, compare=False)
-    rendered: tuple[object, bytes, bytes] | None = field(default=None, compare=False)
-    hot: object = field(default=None, compare=False)
+    memo: HeadMemo | None = field(default=None, compare=False)
 
     @property
     def fields(self) -> Fields:
@@ -86,6 +106,7 @@ class ResponseHead:
         keep_alive: whether the connection may serve another exchange.
         upgrade: of a 101, the protocols switched to, lower case.
         forwarded: for protocol.forward, its lines as they go to a client.
+        relayed: for protocol.forward, the whole head as it goes to one whose connection stays.
     """
 
     status: int
@@ -97,6 +118,7 @@ class ResponseHead:
     keep_alive: bool
     upgrade: bytes = b""
     forwarded: bytes | None = field(default=None, compare=False)
+    relayed: bytes | None = field(default=None, compare=False)
 
     @property
     def fields(self) -> Fields:

@@ -33,6 +33,7 @@ class Exchange:
 
     def __init__(self, head: RequestHead | None = None, wire: bytes = GET, *, complete: bool = True) -> None:
         self.request_complete = complete
+        self.takes_whole = False
         self.connection: UpstreamConnection | None = None
         self.heads: list[ResponseHead] = []
         self.body = bytearray()

@@ -9,12 +9,13 @@ from typing import Any
 from hypothesis import strategies as st
 
 from minato.config.model import Limits
+from minato.protocol.chunked import ChunkReader
 from minato.protocol.codec import ClientCodec, ServerCodec, Signal
 from minato.protocol.express_codec import ExpressClientCodec, ExpressServerCodec
 from minato.protocol.field_table import FieldTable, Halves
 from minato.protocol.guard import Malformed
 from minato.protocol.h11_codec import H11ClientCodec, H11ServerCodec
-from minato.protocol.message import RequestHead, ResponseHead
+from minato.protocol.message import Framing, RequestHead, ResponseHead
 from tests.protocol.corpus import COMMON_REQUESTS, COMMON_RESPONSES, ODD_REQUESTS, ODD_RESPONSES
 from tests.protocol.support import bytewise, cut_at
 
@@ -30,6 +31,7 @@ class Worker:
     requests: FieldTable = field(init=False)
     responses: FieldTable = field(init=False)
     heads: Halves[RequestHead] = field(init=False)
+    memos: Halves[RequestHead] = field(init=False)
     response_heads: Halves[ResponseHead] = field(init=False)
     status_lines: dict[bytes, tuple[int, bytes]] = field(default_factory=dict)
 
@@ -37,10 +39,11 @@ class Worker:
         self.requests = FieldTable(self.capacity)
         self.responses = FieldTable(self.capacity)
         self.heads = Halves(max(1, self.capacity // 2))
+        self.memos = Halves(max(1, self.capacity // 2))
         self.response_heads = Halves(max(1, self.capacity // 4))
 
     def server_codec(self) -> ExpressServerCodec:
-        return ExpressServerCodec(self.limits, self.requests, self.heads)
+        return ExpressServerCodec(self.limits, self.requests, self.heads, self.memos)
 
     def client_codec(self) -> ExpressClientCodec:
         return ExpressClientCodec(self.limits, self.responses, self.response_heads, self.status_lines)
@@ -83,14 +86,15 @@ def pull(codec: ServerCodec | ClientCodec, told: Transcript) -> Signal | None:
     return None
 
 
-def read_requests(codec: ServerCodec, pieces: Sequence[bytes], *, recalls: bool = False) -> Transcript:
+def read_requests(codec: ServerCodec, pieces: Sequence[bytes], *, whole: bool = False) -> Transcript:
     """Return what is told after each piece, up to the refusal or to the rest that is left."""
     told: Transcript = []
     try:
         for piece in pieces:
-            head = codec.recall(piece) if recalls else None
+            head = codec.read_whole(piece) if whole else None
             if head is not None:
-                told += [("head", head, 0), ("end", 0)]
+                size = head.length_bytes
+                told += [("head", head, size), *([("body", piece[-size:])] if size else []), ("end", 0)]
             else:
                 codec.feed(piece)
                 while pull(codec, told) is not Signal.NEED_DATA:
@@ -102,7 +106,12 @@ def read_requests(codec: ServerCodec, pieces: Sequence[bytes], *, recalls: bool 
 
 
 def read_responses(
-    codec: ClientCodec, pieces: Sequence[bytes], asked: Sequence[tuple[bytes, bytes]], *, ends: bool
+    codec: ClientCodec,
+    pieces: Sequence[bytes],
+    asked: Sequence[tuple[bytes, bytes]],
+    *,
+    ends: bool,
+    whole: bool = False,
 ) -> Transcript:
     """Return what is told of the responses to ``(method, upgrade)`` one after the other; ``ends``: with a FIN."""
     told: Transcript = []
@@ -115,8 +124,22 @@ def read_responses(
                 codec.expect_response(*question)
         told.append(("needs more", codec.buffered_bytes))
 
+    def read_whole(piece: bytes) -> bool:
+        head = codec.read_whole(piece)
+        if head is None:
+            return False
+        body = piece[codec.body_at :]
+        payload = ChunkReader().read(body, 0)[0] if head.framing is Framing.CHUNKED else body
+        told.extend([("head", head, len(body)), *([("body", payload)] if payload else []), ("end", 0)])
+        if (question := next(questions, None)) is not None:
+            codec.expect_response(*question)
+        told.append(("needs more", 0))
+        return True
+
     try:
         for piece in pieces:
+            if whole and read_whole(piece):
+                continue
             codec.feed(piece)
             read_on()
         if ends:
@@ -128,10 +151,10 @@ def read_responses(
 
 
 def check_requests(worker: Worker, pieces: Sequence[bytes]) -> Transcript:
-    """Assert that both codecs tell the same of the pieces, with and without recalling; return it."""
+    """Assert that both codecs tell the same of the pieces, event by event and read whole; return it."""
     expected = read_requests(H11ServerCodec(worker.limits), pieces)
     assert read_requests(worker.server_codec(), pieces) == expected
-    assert read_requests(worker.server_codec(), pieces, recalls=True) == expected
+    assert read_requests(worker.server_codec(), pieces, whole=True) == expected
     return expected
 
 
@@ -140,6 +163,7 @@ def check_responses(
 ) -> Transcript:
     expected = read_responses(H11ClientCodec(worker.limits), pieces, asked, ends=ends)
     assert read_responses(worker.client_codec(), pieces, asked, ends=ends) == expected
+    assert read_responses(worker.client_codec(), pieces, asked, ends=ends, whole=True) == expected
     return expected
 
 

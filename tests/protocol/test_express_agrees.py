@@ -86,12 +86,12 @@ def test_heads_of_any_lines_are_read_alike(worker: Worker, lines: list[bytes], n
         check_requests(worker, [head])
 
 
-# -- recalling
+# -- reading whole requests
 
 
 @settings(max_examples=EXAMPLES)
 @given(ANY_WORKER, REQUESTS, st.sampled_from(COMMON_REQUESTS), st.integers(0, 6))
-def test_nothing_is_recalled_while_anything_is_under_way(
+def test_nothing_is_read_whole_while_anything_is_under_way(
     worker: Worker, pieces: list[bytes], known: bytes, pulled: int
 ) -> None:
     for _ in range(3):
@@ -108,38 +108,52 @@ def test_nothing_is_recalled_while_anything_is_under_way(
         return
     is_open = bool(told) and told[-1][0] != "end"
     if is_open or reference.buffered_bytes:
-        assert codec.recall(known) is None
+        assert codec.read_whole(known) is None
         assert codec.buffered_bytes == reference.buffered_bytes
 
 
-def test_a_request_without_body_is_recalled_at_its_third_sight_and_is_the_same_object_then() -> None:
+def test_a_request_is_the_same_object_from_its_third_sight_on() -> None:
     worker = Worker(Limits())
     request = COMMON_REQUESTS[0]
-    read_requests(worker.server_codec(), [request])
-    assert worker.server_codec().recall(request) is None
-    read_requests(worker.server_codec(), [request])
-    codec = worker.server_codec()
-    head = codec.recall(request)
-    assert head is not None
-    assert head.is_repeated
-    assert codec.recall(request) is head
-    assert read_requests(codec, [COMMON_REQUESTS[1]]) == read_requests(H11ServerCodec(Limits()), [COMMON_REQUESTS[1]])
+    first, second, third, fourth = (worker.server_codec().read_whole(request) for _ in range(4))
+    assert first is not None
+    assert first is not second
+    assert second is third is fourth
+    assert second is not None
+    assert second.memo is not None
+    assert second.memo.is_exact
 
 
-@pytest.mark.parametrize("request_bytes", [COMMON_REQUESTS[14], COMMON_REQUESTS[15], COMMON_REQUESTS[13]])
-def test_requests_with_a_body_and_those_of_the_general_codec_are_never_recalled(request_bytes: bytes) -> None:
+def test_requests_that_differ_in_the_cookie_alone_share_a_memo() -> None:
+    worker = Worker(Limits())
+    requests = [COMMON_REQUESTS[2].replace(b"sid=1", b"sid=%d" % number) for number in range(9)]
+    heads = [worker.server_codec().read_whole(request) for request in requests]
+    memos = [head.memo for head in heads if head is not None]
+    assert len(memos) == len(requests)
+    assert memos[-1] is memos[-2] is not None
+    assert not memos[-1].is_exact
+    other = worker.server_codec().read_whole(COMMON_REQUESTS[2].replace(b"/1?", b"/2?"))
+    assert other is not None
+    assert other.memo is not memos[-1]
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        COMMON_REQUESTS[13],
+        COMMON_REQUESTS[17],
+        COMMON_REQUESTS[18],
+        COMMON_REQUESTS[0] + COMMON_REQUESTS[1],
+        COMMON_REQUESTS[14] + COMMON_REQUESTS[1],
+        COMMON_REQUESTS[14][:-1],
+        COMMON_REQUESTS[0][:-1],
+    ],
+)
+def test_what_is_not_just_one_common_request_is_never_read_whole(request_bytes: bytes) -> None:
     worker = Worker(Limits())
     for _ in range(4):
+        assert worker.server_codec().read_whole(request_bytes) is None
         read_requests(worker.server_codec(), [request_bytes])
-    assert worker.server_codec().recall(request_bytes) is None
-
-
-def test_pipelined_requests_are_not_recalled_as_one() -> None:
-    worker = Worker(Limits())
-    both = COMMON_REQUESTS[0] + COMMON_REQUESTS[1]
-    for _ in range(4):
-        read_requests(worker.server_codec(), [both])
-    assert worker.server_codec().recall(both) is None
 
 
 # -- responses

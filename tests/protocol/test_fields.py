@@ -144,10 +144,11 @@ FIRST_LINES = st.sampled_from(
 HOSTS = st.sampled_from([b"Host: A.Example:80", b"Host: b", b"HOST:c "])
 TABLE = FieldTable(32)
 HEADS: Halves[RequestHead] = Halves(16)
+MEMOS: Halves[RequestHead] = Halves(16)
 RESPONSE_HEADS: Halves[ResponseHead] = Halves(8)
 STATUS_LINES: dict[bytes, tuple[int, bytes]] = {}
 MAKERS: list[Callable[[], ServerCodec]] = [
-    lambda: ExpressServerCodec(Limits(), TABLE, HEADS),
+    lambda: ExpressServerCodec(Limits(), TABLE, HEADS, MEMOS),
     lambda: H11ServerCodec(Limits()),
 ]
 

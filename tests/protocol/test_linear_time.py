@@ -26,7 +26,7 @@ def _read_request(head: bytes) -> None:
 
 
 def _read_request_by_express(head: bytes) -> None:
-    codec = ExpressServerCodec(Limits(), FieldTable(), Halves(16))
+    codec = ExpressServerCodec(Limits(), FieldTable(), Halves(16), Halves(16))
     codec.feed(b"GET / HTTP/1.1\r\nHost: a\r\n" + head)
     codec.next_event()
 
