@@ -12,9 +12,10 @@ from pathlib import Path
 
 import machine
 import report
+from fleet import Fleet
 from idle import measure_idle
 from measure import Sample, measure, warm
-from peers import ORIGIN, PEERS, Fleet, OriginError, Peer, PeerError, find_program
+from peers import ORIGIN, PEERS, OriginError, Peer, PeerError, find_program
 from works import WORKS, Group, Work
 
 _RESULTS = Path(__file__).resolve().parent / "results"
@@ -85,9 +86,10 @@ def run_cell(fleet: Fleet, series: Series, peer: Peer, work: Work, seconds: int)
     Raises:
         PeerError: the peer does not start or is gone.
     """
-    instance = fleet.instance(peer, work.setup)
     if work.group is Group.IDLE:
-        return measure_idle(instance, work.connections)
+        with fleet.fresh(peer, work.setup) as fresh:
+            return measure_idle(fresh, work)
+    instance = fleet.instance(peer, work.setup)
     if work.is_cached and (peer.name, work.name) not in series.warmed:
         warm(instance, fleet.origin, work)
         series.warmed.add((peer.name, work.name))

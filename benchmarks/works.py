@@ -37,6 +37,7 @@ class Work:
         body_bytes: length of the right answer; None where the coding decides it.
         chunked: whether the right answer is chunked.
         quick: whether `--quick` does it.
+        silent: of the idle works: whether the connections never ask for anything.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Work:
     body_bytes: int | None = 1_024
     chunked: bool = False
     quick: bool = True
+    silent: bool = False
 
     @property
     def is_cached(self) -> bool:
@@ -115,5 +117,6 @@ WORKS = (
     _workers(1),
     _workers(2),
     _workers(4),
-    Work("idle", "10,000 idle connections", connections=10_000, group=Group.IDLE, quick=False),
+    Work("idle", "asked once each", connections=10_000, group=Group.IDLE, quick=False),
+    Work("idle-silent", "never asked", connections=10_000, group=Group.IDLE, quick=False, silent=True),
 )
