@@ -16,7 +16,22 @@ from measure import Sample, process_tree, pss_kib
 from peers import Instance
 from works import Work
 
-_REQUEST = b"GET /1k HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n"
+# A browser's, with a URL and a cookie that never come again: a proxy that holds on to what it read last is found out.
+_REQUEST = b"""\
+GET /p/%d HTTP/1.1\r
+Host: 127.0.0.1\r
+User-Agent: Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/128.0.0.0 Safari/537.36\r
+Accept: text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,image/webp,*/*;q=0.8\r
+Accept-Language: en-US,en;q=0.5\r
+Accept-Encoding: identity\r
+Referer: http://127.0.0.1/index.html\r
+Sec-Fetch-Dest: document\r
+Sec-Fetch-Mode: navigate\r
+Sec-Fetch-Site: same-origin\r
+Upgrade-Insecure-Requests: 1\r
+Cookie: session=%d; theme=light\r
+\r
+"""
 _BODY_BYTES = 1_024
 # What a first connection brings into memory is not weighed. A few at a time: what these free is used again.
 _TRIALS = 5
@@ -61,7 +76,8 @@ def _opened(port: int, count: int, *, asks: bool) -> Iterator[list[socket.socket
     deadline = time.monotonic() + _DEADLINE_S
     try:
         while len(sockets) < count and time.monotonic() < deadline:
-            opened = [_connect(port, asks=asks) for _ in range(min(_BATCH, count - len(sockets)))]
+            batch = range(len(sockets), min(len(sockets) + _BATCH, count))
+            opened = [_connect(port, _REQUEST % (number, 104_729 * number) if asks else b"") for number in batch]
             good = [connection for connection in opened if connection and (not asks or _is_answered(connection))]
             sockets += good
             if not good:
@@ -73,13 +89,12 @@ def _opened(port: int, count: int, *, asks: bool) -> Iterator[list[socket.socket
             connection.close()
 
 
-def _connect(port: int, *, asks: bool) -> socket.socket | None:
+def _connect(port: int, request: bytes) -> socket.socket | None:
     connection = socket.socket()
     try:
         connection.settimeout(5)
         connection.connect(("127.0.0.1", port))
-        if asks:
-            connection.sendall(_REQUEST)
+        connection.sendall(request)
     except OSError:
         connection.close()
         return None

@@ -117,6 +117,6 @@ WORKS = (
     _workers(1),
     _workers(2),
     _workers(4),
-    Work("idle", "asked once each", connections=10_000, group=Group.IDLE, quick=False),
+    Work("idle", "asked once each, browser head", connections=10_000, group=Group.IDLE, quick=False),
     Work("idle-silent", "never asked", connections=10_000, group=Group.IDLE, quick=False, silent=True),
 )
