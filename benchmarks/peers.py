@@ -121,6 +121,15 @@ PEERS = (
     Peer("varnish", "varnishd", _varnish, ("-V",)),
     Peer("caddy", "caddy", _caddy, ("version",), has_cache=False),
 )
+# Their names in the report.
+LABELS = {
+    "minato": "minato",
+    "minato-h11": "minato, express: false",
+    "nginx": "nginx",
+    "haproxy": "HAProxy",
+    "varnish": "Varnish",
+    "caddy": "Caddy",
+}
 
 
 def free_port() -> int:
