@@ -125,7 +125,7 @@ def run(options: argparse.Namespace) -> Series:
         else:
             series.left_out[peer.name] = f"{peer.program} is not installed"
     works = chosen_works(options)
-    print(f"about {estimate_s(peers, works, options):.0f} s", flush=True)
+    print(f"at least {estimate_s(peers, works, options):.0f} s", flush=True)
     with Fleet() as fleet:
         for number in range(options.rounds):
             print(f"round {number + 1} of {options.rounds}", flush=True)
