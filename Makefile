@@ -3,9 +3,19 @@
 VENV ?= .venv
 WORKERS ?= 4
 JOBS ?= 2
-# The first Python on the path that is new enough.
-PYTHON ?= $(firstword $(foreach name,python3 python3.13 python3.12 python3.11,\
-	$(shell $(name) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $(name))))
+# Which Python, of those that are new enough: the first on the path, if it says that it was built with profile-guided
+# optimisation; else the distribution's, which is (though Debian's does not say so), if it can make virtual environments;
+# else the first on the path all the same. Measured: minato takes 8 to 20 % less CPU time than on a Python built without.
+NAMES := python3 python3.13 python3.12 python3.11
+NEW := import sys; sys.version_info < (3, 11) and sys.exit(1);
+OPTIMISED := import sys, sysconfig; \
+	"--enable-optimizations" in (sysconfig.get_config_var("CONFIG_ARGS") or "") or sys.exit(1);
+# $(call first,PROGRAMS,TEST): the first of them that passes.
+first = $(firstword $(foreach name,$(1),$(shell $(name) -c '$(2)' >/dev/null 2>&1 && echo $(name))))
+on_path = $(call first,$(NAMES),$(NEW))
+PYTHON ?= $(or $(call first,$(on_path),$(OPTIMISED)),\
+	$(call first,$(NAMES:%=/usr/bin/%),$(NEW) import ensurepip, venv),\
+	$(on_path))
 TOOLS := wrk nginx
 # What the comparison wants: program:package. Without wrk and nginx there is none, of the others it leaves out what is missing.
 PEERS := wrk:wrk nginx:nginx haproxy:haproxy varnishd:varnish caddy:caddy

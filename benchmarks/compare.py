@@ -12,9 +12,11 @@ from pathlib import Path
 
 import machine
 import report
+from fleet import Fleet
 from idle import measure_idle
 from measure import Sample, measure, warm
-from peers import ORIGIN, PEERS, Fleet, OriginError, Peer, PeerError, find_program
+from peers import ORIGIN, PEERS, OriginError, Peer, PeerError, find_program
+from tables import one_line
 from works import WORKS, Group, Work
 
 _RESULTS = Path(__file__).resolve().parent / "results"
@@ -22,16 +24,16 @@ _WORK_NAMES = [work.name for work in WORKS]
 _PEER_NAMES = [peer.name for peer in PEERS]
 # Around a run of wrk: its start, the readings.
 _OVERHEAD_S = 0.4
-_IDLE_S = 6.0
+_IDLE_S = 5.0
 
 
 @dataclass(slots=True)
 class Series:
-    """What was measured so far, and who was left out and why."""
+    """What was measured so far, who was left out and why, and whose caches were filled with what."""
 
     samples: dict[tuple[str, str], list[Sample]] = field(default_factory=dict)
     left_out: dict[str, str] = field(default_factory=dict)
-    warmed: set[tuple[str, str]] = field(default_factory=set)
+    warmed: set[tuple[object, ...]] = field(default_factory=set)
 
 
 def _names(text: str, known: Sequence[str]) -> list[str]:
@@ -85,12 +87,14 @@ def run_cell(fleet: Fleet, series: Series, peer: Peer, work: Work, seconds: int)
     Raises:
         PeerError: the peer does not start or is gone.
     """
-    instance = fleet.instance(peer, work.setup)
     if work.group is Group.IDLE:
-        return measure_idle(instance, work.connections)
-    if work.is_cached and (peer.name, work.name) not in series.warmed:
+        with fleet.fresh(peer, work.setup) as fresh:
+            return measure_idle(fresh, work)
+    instance = fleet.instance(peer, work.setup)
+    asked = (peer.name, work.setup, work.path, work.script, work.warm_arguments)
+    if work.is_cached and asked not in series.warmed:
         warm(instance, fleet.origin, work)
-        series.warmed.add((peer.name, work.name))
+        series.warmed.add(asked)
     return measure(instance, fleet.origin, work, seconds)
 
 
@@ -106,7 +110,7 @@ def run_round(fleet: Fleet, series: Series, peers: Sequence[Peer], works: Sequen
                 series.left_out[f"{peer.name}: {work.title}"] = str(error).partition("\n")[0].rstrip(":")
                 continue
             series.samples.setdefault((work.name, peer.name), []).append(sample)
-            print(f"  {work.name:18} {peer.name:11} {report.one_line(sample)}", flush=True)
+            print(f"  {work.name:18} {peer.name:11} {one_line(sample)}", flush=True)
 
 
 def run(options: argparse.Namespace) -> Series:
@@ -121,7 +125,7 @@ def run(options: argparse.Namespace) -> Series:
         else:
             series.left_out[peer.name] = f"{peer.program} is not installed"
     works = chosen_works(options)
-    print(f"about {estimate_s(peers, works, options) / 60:.0f} minutes", flush=True)
+    print(f"at least {estimate_s(peers, works, options):.0f} s", flush=True)
     with Fleet() as fleet:
         for number in range(options.rounds):
             print(f"round {number + 1} of {options.rounds}", flush=True)
@@ -156,7 +160,7 @@ def main() -> int:
         sys.exit(f"compare.py: {error}")
     if not series.samples:
         sys.exit("compare.py: nothing was measured")
-    about["measured in"] = f"{options.rounds} rounds of {options.seconds} s"
+    about["measured in"] = f"{options.rounds} {'round' if options.rounds == 1 else 'rounds'} of {options.seconds} s"
     paths = report.write(_RESULTS, options.name, about, series.samples, series.left_out)
     print(
         f"{time.monotonic() - started:.0f} s; written: {', '.join(path.name for path in paths)} in benchmarks/results"

@@ -68,6 +68,7 @@ http {{
 """
 
 # gzip_proxied: without it no request that carries Via is answered with gzip, and so in chunks.
+# /upload: `return` would answer before the body is there; a location that passes on reads it first, into memory here.
 _ORIGIN = """\
     open_file_cache max=1000;
     gzip on;
@@ -79,6 +80,14 @@ _ORIGIN = """\
         root .;
         add_header Cache-Control "max-age={fresh_s}";
         location = /echo {{ add_header Cache-Control "no-store"; return 200 "ok"; }}
+        location = /upload {{
+            client_max_body_size 0;
+            client_body_buffer_size 2m;
+            proxy_pass_request_body off;
+            proxy_method GET;
+            proxy_set_header Content-Length "";
+            proxy_pass http://127.0.0.1:{port}/echo;
+        }}
         location = /requests {{ stub_status; }}
         location / {{ try_files $uri /1k; }}
         location /p/ {{ try_files /1k =404; }}
@@ -86,17 +95,20 @@ _ORIGIN = """\
     }}
 """
 
+# A large body goes on as it comes, as with the others; by default nginx would write it to a file first.
 _NGINX_PROXY = """\
     upstream origin {{ server 127.0.0.1:{origin_port}; keepalive {idle}; keepalive_requests 1000000000; }}
 {zone}    server {{
         listen 127.0.0.1:{port} reuseport backlog={backlog};
+        client_max_body_size 0;
+        proxy_http_version 1.1;
+        proxy_set_header Connection "";
+        proxy_set_header Host $host;
+        proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
         location / {{
             proxy_pass http://origin;
-            proxy_http_version 1.1;
-            proxy_set_header Connection "";
-            proxy_set_header Host $host;
-            proxy_set_header X-Forwarded-For $proxy_add_x_forwarded_for;
 {cache}        }}
+        location = /upload {{ proxy_pass http://origin; proxy_request_buffering off; }}
     }}
 """
 

@@ -16,6 +16,7 @@ from works import Work
 
 _SCRIPTS = Path(__file__).resolve().parent / "wrk"
 _TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+_POSTED_BYTES = {"post": 1_024, "upload": 1_048_576}  # by wrk script
 _UNITS_US = {"us": 1.0, "ms": 1e3, "s": 1e6, "m": 60e6, "h": 3_600e6}
 _WARM_S = (1, 2, 4, 8, 16, 32)
 # A cache is warm when the origin sees fewer than this share of a run's requests.
@@ -33,6 +34,7 @@ class Sample:
         rate: requests per second.
         p50_us, p99_us: latency.
         cpu_us: CPU time of all the proxy's processes per request.
+        user_us, system_us: what of it went to their own code, and what to the kernel.
         softirq_us: time of the whole machine's softirqs per request, which some kernels charge to no process.
         pss_kib: proportional set size of all the proxy's processes, right after the run.
         connection_bytes: idle work alone: what the PSS grew by, per connection.
@@ -44,6 +46,8 @@ class Sample:
     p50_us: float | None = None
     p99_us: float | None = None
     cpu_us: float | None = None
+    user_us: float | None = None
+    system_us: float | None = None
     softirq_us: float | None = None
     pss_kib: int | None = None
     connection_bytes: float | None = None
@@ -63,16 +67,18 @@ def process_tree(pids: Iterable[int]) -> list[int]:
     return found
 
 
-def cpu_time_s(pids: Iterable[int]) -> float:
+def cpu_time_s(pids: Iterable[int]) -> tuple[float, float]:
     """User and system time so far, that of children that ended included. Kept in ticks of 10 ms, usually."""
-    ticks = 0
+    user = system = 0
     for pid in process_tree(pids):
         try:
             after_name = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
         except (FileNotFoundError, ProcessLookupError):
             continue
-        ticks += sum(int(value) for value in after_name[11:15])  # utime, stime, cutime, cstime
-    return ticks / _TICKS_PER_S
+        utime, stime, cutime, cstime = map(int, after_name[11:15])
+        user += utime + cutime
+        system += stime + cstime
+    return user / _TICKS_PER_S, system / _TICKS_PER_S
 
 
 def softirq_time_s() -> float:
@@ -139,7 +145,8 @@ def parse_latency_us(report: str, percentile: int) -> float | None:
 
 def check_answer(work: Work, port: int) -> dict[str, int]:
     """Asks once and compares with what the work expects, so that nobody is fast by answering something else."""
-    method, body = ("POST", b"x" * 1_024) if work.script == "post" else ("GET", None)
+    size = _POSTED_BYTES.get(work.script)
+    method, body = ("GET", None) if size is None else ("POST", b"x" * size)
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
     try:
         headers = {"Accept-Encoding": "gzip"} if work.chunked else {}
@@ -169,9 +176,9 @@ def measure(instance: Instance, origin: Instance, work: Work, seconds: int) -> S
     """One run of wrk between two readings of the CPU time."""
     errors = check_answer(work, instance.port)
     origin_before = origin_requests(origin)
-    softirq_before, cpu_before = softirq_time_s(), cpu_time_s(instance.pids)
+    softirq_before_s, cpu_before_s = softirq_time_s(), cpu_time_s(instance.pids)
     report = run_wrk(work, instance.port, seconds, work.arguments)
-    cpu_s, softirq_s = cpu_time_s(instance.pids) - cpu_before, softirq_time_s() - softirq_before
+    cpu_after_s, softirq_after_s = cpu_time_s(instance.pids), softirq_time_s()
     misses = origin_requests(origin) - origin_before - 1
     requests = _requests(report)
     errors |= parse_errors(report)
@@ -180,13 +187,16 @@ def measure(instance: Instance, origin: Instance, work: Work, seconds: int) -> S
     if work.is_cached and misses > _MISS_SHARE * requests:
         errors["misses"] = misses
     rate = re.search(r"Requests/sec:\s+([\d.]+)", report)
+    user_s, system_s = (after - before for before, after in zip(cpu_before_s, cpu_after_s, strict=True))
     return Sample(
         requests,
         rate=float(rate[1]) if rate else 0.0,
         p50_us=parse_latency_us(report, 50),
         p99_us=parse_latency_us(report, 99),
-        cpu_us=cpu_s / requests * 1e6,
-        softirq_us=softirq_s / requests * 1e6,
+        cpu_us=(user_s + system_s) / requests * 1e6,
+        user_us=user_s / requests * 1e6,
+        system_us=system_s / requests * 1e6,
+        softirq_us=(softirq_after_s - softirq_before_s) / requests * 1e6,
         pss_kib=pss_kib(instance.pids),
         errors=errors,
     )

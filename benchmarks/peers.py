@@ -1,25 +1,22 @@
-"""Starts the origin and the peers, each in a directory and on a free port of its own, and ends what it started."""
+"""The origin and the peers: how each is started, in a directory and on a port of its own, and how it is ended."""
 
 from __future__ import annotations
 
 import http.client
 import os
 import random
-import resource
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 
 import configs
-from configs import Place, Setup
+from configs import Place
 
 _ROOT = Path(__file__).resolve().parent.parent
 _SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
@@ -124,6 +121,15 @@ PEERS = (
     Peer("varnish", "varnishd", _varnish, ("-V",)),
     Peer("caddy", "caddy", _caddy, ("version",), has_cache=False),
 )
+# Their names in the report.
+LABELS = {
+    "minato": "minato",
+    "minato-h11": "minato, express: false",
+    "nginx": "nginx",
+    "haproxy": "HAProxy",
+    "varnish": "Varnish",
+    "caddy": "Caddy",
+}
 
 
 def free_port() -> int:
@@ -224,66 +230,3 @@ def answers(port: int) -> bool:
         return False
     finally:
         connection.close()
-
-
-class Fleet:
-    """The origin and the instances, started when first asked for; all end with the `with` block."""
-
-    def __init__(self) -> None:
-        self._directory = Path(tempfile.mkdtemp(prefix="minato-bench-"))
-        self._instances: dict[tuple[str, Setup], Instance] = {}
-        self._failed: dict[tuple[str, Setup], PeerError] = {}
-        self._started: list[Instance] = []
-
-    def __enter__(self) -> Fleet:
-        raise_descriptor_limit()
-        try:
-            self.origin = self._start(ORIGIN, Setup(workers=1), origin_port=0)
-        except BaseException:
-            self.close()
-            raise
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def instance(self, peer: Peer, setup: Setup) -> Instance:
-        """Raises:
-        PeerError: it does not start, or it ended since.
-        """
-        key = (peer.name, setup)
-        if key in self._failed:
-            raise self._failed[key]
-        if key not in self._instances:
-            try:
-                self._instances[key] = self._start(peer, setup, self.origin.port)
-            except PeerError as error:
-                self._failed[key] = error
-                raise
-        if not self._instances[key].is_alive():
-            raise PeerError(f"{peer.name} ended by itself:\n{self._instances[key].last_words()}")
-        return self._instances[key]
-
-    def _start(self, peer: Peer, setup: Setup, origin_port: int) -> Instance:
-        directory = Path(tempfile.mkdtemp(prefix=f"{peer.name}-", dir=self._directory))
-        instance = Instance(peer, Place(directory, free_port(), origin_port, setup))
-        self._started.append(instance)
-        return instance
-
-    def close(self) -> None:
-        """Stops the proxies before the origin. A second Ctrl-C meanwhile must not leave processes behind."""
-        before = {number: signal.signal(number, signal.SIG_IGN) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            for instance in reversed(self._started):
-                instance.stop()
-            shutil.rmtree(self._directory, ignore_errors=True)
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-
-
-def raise_descriptor_limit() -> int:
-    """As many descriptors as may be, for us and all we start; returns how many."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    return hard

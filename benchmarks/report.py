@@ -3,26 +3,16 @@
 from __future__ import annotations
 
 import json
-import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
-from measure import Sample
-from peers import PEERS
+import targets
+from medians import Median, Samples, median_of, medians_of, ratio
+from peers import LABELS, PEERS
+from tables import FIGURES, figures, megabytes, shown, shown_errors, table
 from works import WORKS, Group, Work
 
-Samples = Mapping[tuple[str, str], Sequence[Sample]]
-
-LABELS = {
-    "minato": "minato",
-    "minato-h11": "minato, express: false",
-    "nginx": "nginx",
-    "haproxy": "HAProxy",
-    "varnish": "Varnish",
-    "caddy": "Caddy",
-}
-_FIGURES = ("requests/s", "p50", "p99", "CPU µs/request", "softirq µs/request", "spread", "memory, MB")
 _NOTES = """\
 CPU: user and system time of all the proxy's processes, from /proc, per request answered; the figure to compare, since
 requests/s also contain what wrk and the origin take of the same cores. "minato : peer" below 1 means that minato takes
@@ -32,85 +22,13 @@ less. Kernels with IRQ time accounting charge softirqs, and so a part of the net
 processes right after the run. All peers run with 2 processes or threads (but Varnish, which takes a thread per request
 under way: 2 pools of them), in front of the same nginx with one process; wrk has one thread. "errors" are wrk's, and
 ours: an answer other than expected, "cache hits" that reached the origin (misses). "-": the peer does not do this work,
-or the figure could not be had."""
-
-
-@dataclass(frozen=True, slots=True)
-class Median:
-    """The samples of one work by one peer, summed up; see Sample for the units."""
-
-    rate: float | None
-    p50_us: float | None
-    p99_us: float | None
-    cpu_us: float | None
-    softirq_us: float | None
-    spread: float | None
-    pss_kib: float | None
-    connection_bytes: float | None
-    connections: int
-    errors: dict[str, int]
-
-
-def median_of(samples: Sequence[Sample]) -> Median:
-    errors: dict[str, int] = {}
-    for sample in samples:
-        for kind, count in sample.errors.items():
-            errors[kind] = errors.get(kind, 0) + count
-    cpu = [sample.cpu_us for sample in samples if sample.cpu_us is not None]
-    middle = _median(cpu)
-    return Median(
-        rate=_median(sample.rate for sample in samples),
-        p50_us=_median(sample.p50_us for sample in samples),
-        p99_us=_median(sample.p99_us for sample in samples),
-        cpu_us=middle,
-        softirq_us=_median(sample.softirq_us for sample in samples),
-        spread=(max(cpu) - min(cpu)) / middle if middle else None,
-        pss_kib=_median(sample.pss_kib for sample in samples),
-        connection_bytes=_median(sample.connection_bytes for sample in samples),
-        connections=min((sample.requests for sample in samples), default=0),
-        errors=errors,
-    )
-
-
-def _median(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return statistics.median(known) if known else None
-
-
-def _ratio(ours: float | None, theirs: float | None) -> float | None:
-    return ours / theirs if ours is not None and theirs else None
-
-
-def _shown(value: float | None, form: str = ".1f") -> str:
-    return "-" if value is None else format(value, form)
-
-
-def _shown_us(value: float | None) -> str:
-    """Microseconds, in the unit that reads best."""
-    if value is None:
-        return "-"
-    if value < 1_000:
-        return f"{value:.0f} µs"
-    return f"{value / 1e3:.1f} ms" if value < 1e6 else f"{value / 1e6:.2f} s"
-
-
-def _shown_errors(errors: Mapping[str, int]) -> str:
-    return ", ".join(f"{kind} {count:,}" for kind, count in errors.items()) or "none"
-
-
-def one_line(sample: Sample) -> str:
-    """For the terminal, while the series runs."""
-    if sample.connection_bytes is not None:
-        figures = f"{sample.requests} open, {sample.connection_bytes:.0f} bytes each"
-    else:
-        figures = f"{sample.rate:10,.0f}/s {_shown(sample.cpu_us):>8} µs CPU, p99 {_shown_us(sample.p99_us)}"
-    return figures if not sample.errors else f"{figures}; errors: {_shown_errors(sample.errors)}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """The first column is text, the others are figures."""
-    lines = [f"| {' | '.join(head)} |", f"|---|{'---:|' * (len(head) - 1)}"]
-    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows]) + "\n"
+or the figure could not be had.
+"""
+_IDLE_NOTES = """\
+Each to an instance started for it alone, that had served 100 connections: a process that did more before gives idle
+connections the memory it freed, and they seem to cost nothing. What all processes' proportional set size grew by, per
+connection; the kernel's part is not counted.
+"""
 
 
 class Report:
@@ -119,7 +37,7 @@ class Report:
     def __init__(self, about: Mapping[str, str], samples: Samples, left_out: Mapping[str, str]) -> None:
         self._about = about
         self._left_out = left_out
-        self._medians = {cell: median_of(series) for cell, series in samples.items()}
+        self._medians = medians_of(samples)
         self._peers = [peer.name for peer in PEERS if any(name == peer.name for _, name in samples)]
         self._works = [work for work in WORKS if any(name == work.name for name, _ in samples)]
 
@@ -127,8 +45,9 @@ class Report:
         parts = ["# minato and its peers, side by side\n", self._machine(), self._who_is_missing()]
         if self._of(Group.MAIN):
             parts += [f"![CPU time per request, by work and peer]({name}.png)\n", "## CPU µs per request\n"]
-            parts += [self._summary(), _NOTES + "\n"]
-            parts += [part for work in self._of(Group.MAIN) for part in self._details(work)]
+            parts += [self._summary(), _NOTES]
+        parts += self._targets()
+        parts += [part for work in self._of(Group.MAIN) for part in self._details(work)]
         for group in (Group.SERVICES, Group.ENTRIES, Group.WORKERS):
             parts += self._scaling(group)
         parts += self._idle()
@@ -151,80 +70,79 @@ class Report:
     def _summary(self) -> str:
         others = [peer for peer in self._peers if peer != "minato"] if "minato" in self._peers else []
         head = ["work", *(LABELS[peer] for peer in self._peers), *(f"minato : {LABELS[peer]}" for peer in others)]
-        return _table(head, (self._summary_row(work, others) for work in self._of(Group.MAIN)))
+        return table(head, (self._summary_row(work, others) for work in self._of(Group.MAIN)))
 
     def _summary_row(self, work: Work, others: Sequence[str]) -> list[str]:
         row = [work.title]
         for peer in self._peers:
             median = self._medians.get((work.name, peer))
-            row.append(_shown(median.cpu_us) + (" (errors)" if median.errors else "") if median else "-")
-        return row + [_shown(_ratio(self._cpu(work, "minato"), self._cpu(work, peer)), ".2f") for peer in others]
+            row.append(shown(median.cpu_us) + (" (errors)" if median.errors else "") if median else "-")
+        return row + [shown(ratio(self._cpu(work, "minato"), self._cpu(work, peer)), ".2f") for peer in others]
 
     def _details(self, work: Work) -> list[str]:
-        head = ("peer", *_FIGURES)
+        head = ("peer", *FIGURES)
         ratios = ("minato : peer, CPU", "minato : peer, requests/s", "errors")
         ours = self._medians.get((work.name, "minato"))
         rows = []
         for peer in self._peers:
             median = self._medians.get((work.name, peer))
             if median:
-                cpu = _ratio(ours.cpu_us if ours else None, median.cpu_us)
-                rate = _ratio(ours.rate if ours else None, median.rate)
-                shown = (_shown(cpu, ".2f"), _shown(rate, ".2f"), _shown_errors(median.errors))
-                rows.append((LABELS[peer], *_figures(median), *shown))
-        return [f"### {work.title[0].upper()}{work.title[1:]}\n", _table((*head, *ratios), rows)]
+                cpu = ratio(ours.cpu_us if ours else None, median.cpu_us)
+                rate = ratio(ours.rate if ours else None, median.rate)
+                last = (shown(cpu, ".2f"), shown(rate, ".2f"), shown_errors(median.errors))
+                rows.append((LABELS[peer], *figures(median), *last))
+        return [f"### {work.title[0].upper()}{work.title[1:]}\n", table((*head, *ratios), rows)]
 
     def _scaling(self, group: Group) -> list[str]:
         works = [work for work in self._of(group) if (work.name, "minato") in self._medians]
         if not works:
             return []
-        head = ("minato", *_FIGURES, "CPU : first", "errors")
         first = self._cpu(works[0], "minato")
+        flat_head = ("flat (within 10 %)",) if group.is_to_be_flat else ()
         rows = []
         for work in works:
             median = self._medians[work.name, "minato"]
-            ratio = _shown(_ratio(median.cpu_us, first), ".2f")
-            rows.append((work.title, *_figures(median), ratio, _shown_errors(median.errors)))
-        return [f"## {group.value}\n", _table(head, rows)]
+            cost = ratio(median.cpu_us, first)
+            flat = ("-" if cost is None else "yes" if cost <= targets.FLAT else "no",) if group.is_to_be_flat else ()
+            rows.append((work.title, *figures(median), shown(cost, ".2f"), *flat, shown_errors(median.errors)))
+        return [f"## {group.value}\n", table(("minato", *FIGURES, "CPU : first", *flat_head, "errors"), rows)]
+
+    def _targets(self) -> list[str]:
+        outcomes = [outcome for outcome in targets.compare(self._medians) if outcome.figure is not None]
+        if not outcomes:
+            return []
+        head = ("target", "what is compared", "at most", "measured", "verdict")
+        return ["## Targets\n", table(head, map(_target_row, outcomes))]
 
     def _idle(self) -> list[str]:
         head = ("peer", "kept open", "bytes per connection", "memory, MB", "minato : peer, bytes", "errors")
-        ours = self._medians.get(("idle", "minato"))
-        rows = []
-        for peer in self._peers:
-            median = self._medians.get(("idle", peer))
-            if median:
-                ratio = _ratio(ours.connection_bytes if ours else None, median.connection_bytes)
-                memory = (_shown(median.connection_bytes, ",.0f"), _megabytes(median))
-                rows.append(
-                    (
-                        LABELS[peer],
-                        f"{median.connections:,}",
-                        *memory,
-                        _shown(ratio, ".2f"),
-                        _shown_errors(median.errors),
-                    )
-                )
-        if not rows:
-            return []
-        about = "Each after one answered request; what all processes' memory grew by, the kernel's part not counted.\n"
-        return [f"## {Group.IDLE.value}\n", about, _table(head, rows)]
+        parts = []
+        for work in self._of(Group.IDLE):
+            ours = self._medians.get((work.name, "minato"))
+            rows = [
+                _idle_row(LABELS[peer], self._medians[work.name, peer], ours)
+                for peer in self._peers
+                if (work.name, peer) in self._medians
+            ]
+            parts += [f"### {work.title[0].upper()}{work.title[1:]}\n", table(head, rows)]
+        return [f"## {Group.IDLE.value}\n", _IDLE_NOTES, *parts] if parts else []
 
 
-def _megabytes(median: Median) -> str:
-    return _shown(median.pss_kib / 1_024 if median.pss_kib is not None else None)
-
-
-def _figures(median: Median) -> tuple[str, ...]:
+def _target_row(outcome: targets.Outcome) -> tuple[str, ...]:
+    form = ",.0f" if outcome.limit > 100 else ".2f"
     return (
-        _shown(median.rate, ",.0f"),
-        _shown_us(median.p50_us),
-        _shown_us(median.p99_us),
-        _shown(median.cpu_us),
-        _shown(median.softirq_us),
-        "-" if median.spread is None else f"{median.spread:.0%}",
-        _megabytes(median),
+        outcome.title,
+        outcome.measure,
+        shown(outcome.limit, form),
+        shown(outcome.figure, form),
+        outcome.verdict,
     )
+
+
+def _idle_row(label: str, median: Median, ours: Median | None) -> tuple[str, ...]:
+    share = ratio(ours.connection_bytes if ours else None, median.connection_bytes)
+    memory = (shown(median.connection_bytes, ",.0f"), megabytes(median), shown(share, ".2f"))
+    return (label, f"{median.connections:,}", *memory, shown_errors(median.errors))
 
 
 def _as_json(about: Mapping[str, str], samples: Samples, left_out: Mapping[str, str]) -> str:
@@ -232,12 +150,14 @@ def _as_json(about: Mapping[str, str], samples: Samples, left_out: Mapping[str, 
         {
             "work": work,
             "peer": peer,
-            "median": asdict(median_of(series)),
-            "samples": [asdict(sample) for sample in series],
+            "median": asdict(median_of(runs)),
+            "samples": [asdict(sample) for sample in runs],
         }
-        for (work, peer), series in samples.items()
+        for (work, peer), runs in samples.items()
     ]
-    return json.dumps({"machine": dict(about), "left_out": dict(left_out), "results": cells}, indent=1) + "\n"
+    outcomes = [asdict(outcome) | {"verdict": outcome.verdict} for outcome in targets.compare(medians_of(samples))]
+    series = {"machine": dict(about), "left_out": dict(left_out), "targets": outcomes, "results": cells}
+    return json.dumps(series, indent=1) + "\n"
 
 
 def _draw(path: Path, samples: Samples) -> None:

@@ -21,6 +21,11 @@ class Group(enum.Enum):
     def is_of_all_peers(self) -> bool:
         return self in {Group.MAIN, Group.IDLE}
 
+    @property
+    def is_to_be_flat(self) -> bool:
+        """Whether the cost is to be that of the group's first work."""
+        return self in {Group.SERVICES, Group.ENTRIES}
+
 
 @dataclass(frozen=True, slots=True)
 class Work:
@@ -37,6 +42,7 @@ class Work:
         body_bytes: length of the right answer; None where the coding decides it.
         chunked: whether the right answer is chunked.
         quick: whether `--quick` does it.
+        silent: of the idle works: whether the connections never ask for anything.
     """
 
     name: str
@@ -51,6 +57,7 @@ class Work:
     body_bytes: int | None = 1_024
     chunked: bool = False
     quick: bool = True
+    silent: bool = False
 
     @property
     def is_cached(self) -> bool:
@@ -96,12 +103,14 @@ WORKS = (
     Work("hit", "cache hit, same head", setup=_CACHE),
     Work("hit-cookie", "cache hit, new cookie each", path="/c/0", script="cookie", setup=_CACHE),
     Work("hit-10k", "cache hit, 10 KB", path="/10k", setup=_CACHE, body_bytes=10_240),
+    Work("hit-c1000", "cache hit, 1000 connections", connections=1_000, setup=_CACHE),
     Work("forward", "forward, same head"),
     Work("browser", "forward, browser head, new URL and cookie", path="/p/0", script="browser"),
     Work("post", "forward, POST 1 KB", path="/echo", script="post", body_bytes=2),
     Work("chunked", "forward, chunked response", script="gzip", body_bytes=None, chunked=True),
     Work("close", "forward, connection per request", script="close"),
     Work("1m", "forward, 1 MB, 8 connections", path="/1m", connections=8, body_bytes=1_048_576),
+    Work("upload", "forward, POST 1 MB, 8 connections", path="/upload", script="upload", connections=8, body_bytes=2),
     Work("c1000", "forward, 1000 connections", connections=1_000),
     Work("log", "forward, access log on", setup=Setup(access_log=True), quick=False),
     _services(1, 1, "1 service", "services-1"),
@@ -115,5 +124,6 @@ WORKS = (
     _workers(1),
     _workers(2),
     _workers(4),
-    Work("idle", "10,000 idle connections", connections=10_000, group=Group.IDLE, quick=False),
+    Work("idle", "asked once each, browser head", connections=10_000, group=Group.IDLE, quick=False),
+    Work("idle-silent", "never asked", connections=10_000, group=Group.IDLE, quick=False, silent=True),
 )
