@@ -16,6 +16,7 @@ from minato.net.context import WorkerContext
 from minato.net.exchange import Exchange
 from minato.net.hits import answer_hot, answer_plain_hit
 from minato.net.record import record_refused_head
+from minato.net.splice import MIN_SPLICE_BYTES, Moved, Splice
 from minato.net.stream import Stream
 from minato.net.tunnel import Tunnel
 from minato.net.upstream import UpstreamConnection
@@ -68,6 +69,7 @@ class Downstream:
         "_requests",
         "_reset_at_end",
         "_sent_at_end",
+        "_splice",
         "_timer",
         "_tunnel",
         "address",
@@ -102,6 +104,7 @@ class Downstream:
         self._requests = 0
         self._advancing = False
         self._reset_at_end = False
+        self._splice: Splice | None = None  # the way of the rest of the present request, past the codec
         self._sent_at_end = 0  # sent bytes when the client's FIN came
         self._on_closed = on_closed
         self._timer = context.loop.timer(self._on_deadline)
@@ -141,6 +144,7 @@ class Downstream:
     def finish_exchange(self, persistence: Persistence) -> None:
         """The response is complete; go on with the next request, or close."""
         self._exchange = None
+        self._splice = None
         if persistence is Persistence.CLOSE or self._request_open:
             self._begin_closing()
             return
@@ -190,6 +194,9 @@ class Downstream:
     # -- what the stream reports
 
     def on_readable(self) -> None:
+        if self._splice is not None:
+            self._forward_spliced(self._splice)
+            return
         try:
             data = self.stream.recv()
         except OSError:
@@ -261,13 +268,11 @@ class Downstream:
             return False
         event = self._codec.next_event()
         if event is Signal.NEED_DATA:
-            if self.half_closed:
-                self._give_up_request(exchange)
-            else:
-                self._timer.set(self._context.config.timeouts.client_body_s)
+            self._await_body(exchange)
             return False
         if event is Signal.END:
             self._request_open = False
+            self._splice = None
             exchange.request_complete = True
             self._timer.cancel()
             exchange.on_request_end()
@@ -275,6 +280,40 @@ class Downstream:
             assert isinstance(event, bytes)
             exchange.on_request_body(event)
         return True
+
+    def _await_body(self, exchange: Exchange) -> None:
+        """More of the body is due; much of it goes past the codec where nobody has to see it."""
+        if self.half_closed:
+            self._give_up_request(exchange)
+            return
+        self._timer.set(self._context.config.timeouts.client_body_s)
+        if self._splice is None and self._codec.passable_bytes >= MIN_SPLICE_BYTES:
+            self._splice = exchange.splice_request(self.stream)
+
+    def _forward_spliced(self, splice: Splice) -> None:
+        """Move what is there past the codec."""
+        exchange = self._exchange
+        try:
+            moved = splice.move(self._codec.passable_bytes, self._count_spliced)
+        except OSError:
+            self.close()
+            return
+        if self._splice is not splice or self._exchange is not exchange:
+            return  # the upstream failed or answered, which ended the exchange
+        if moved is Moved.END:
+            self._on_client_end()
+        elif moved is Moved.NO_PIPE:
+            self._splice = None
+            self.on_readable()
+        else:
+            if moved is Moved.FAILED:
+                self._splice = None  # what still comes is read and goes nowhere, until the upstream has answered
+            self._advance()
+
+    def _count_spliced(self, size: int) -> None:
+        self._codec.skip(size)
+        assert self._exchange is not None
+        self._exchange.on_request_spliced(size)
 
     def _await_head(self) -> None:
         """There is no whole head: the deadline of a head runs from its first byte."""
@@ -314,7 +353,8 @@ class Downstream:
     def _update_reading(self) -> None:
         if self.state in (ClientState.CLOSED, ClientState.TUNNEL) or self.half_closed:
             return
-        if self._codec.buffered_bytes >= self._max_buffered_bytes and self.state is not ClientState.LINGERING:
+        is_full = self._codec.buffered_bytes >= self._max_buffered_bytes and self.state is not ClientState.LINGERING
+        if is_full or (self._splice is not None and self._splice.sink.congested):
             self.stream.pause_reading()
         elif not self.stream.is_reading:
             self.stream.resume_reading()
@@ -372,6 +412,7 @@ class Downstream:
 
     def _begin_closing(self) -> None:
         self.state = ClientState.CLOSING
+        self._splice = None
         self._timer.cancel()
         self.stream.tells_flushed = True
         if self.stream.flush():

@@ -28,6 +28,8 @@ from minato.net.forwarding import build_cache_request, render_upstream_request
 from minato.net.hits import keep_hot
 from minato.net.record import describe_request, record_access
 from minato.net.runtime import ServiceRuntime, UpstreamRuntime
+from minato.net.splice import Splice
+from minato.net.stream import Stream
 from minato.net.upstream import UpstreamConnection
 from minato.protocol import render
 from minato.protocol.forward import forward_interim_fields, forward_response_lines
@@ -151,6 +153,18 @@ class Exchange:
         assert self._connection is not None
         self._connection.send(render.encode_piece(self.head.framing, data))
 
+    def splice_request(self, source: Stream) -> Splice | None:
+        """Return the way for the rest of a body with Content-Length, None where its pieces are to be handed in."""
+        connection = self._connection
+        # What may have to be sent once more is copied.
+        if connection is None or self._replay is not None or not source.can_splice:
+            return None
+        sink = connection.request_sink
+        return Splice(self._context.pipes, source, sink) if sink is not None else None
+
+    def on_request_spliced(self, size: int) -> None:
+        self._body_bytes_up += size
+
     def on_request_end(self) -> None:
         connection = self._connection
         assert connection is not None
@@ -199,6 +213,17 @@ class Exchange:
         client.write(data if self._framing_down is not _CHUNKED else render.encode_piece(_CHUNKED, data))
         if client.stream.congested and self._connection is not None:
             self._connection.pause()
+
+    def splice_response(self, source: Stream) -> Splice | None:
+        """Return the way for the rest of a body with Content-Length, None where its pieces are to be handed in."""
+        is_storing = self._cache is not None and self._cache.is_storing
+        sink = self._client.stream
+        if is_storing or self._framing_down is not Framing.LENGTH or not (source.can_splice and sink.can_splice):
+            return None
+        return Splice(self._context.pipes, source, sink)
+
+    def on_response_spliced(self, size: int) -> None:
+        self._body_bytes_down += size
 
     def on_response_end(self) -> None:
         self._release_upstream()

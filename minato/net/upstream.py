@@ -17,6 +17,7 @@ from minato.errors import UpstreamError
 from minato.net.connect import Connector, describe_error
 from minato.net.loop import Loop
 from minato.net.runtime import UpstreamRuntime
+from minato.net.splice import MIN_SPLICE_BYTES, Moved, Splice
 from minato.net.stream import Stream, TlsStream
 from minato.protocol.codec import ClientCodec, Signal
 from minato.protocol.guard import Malformed
@@ -44,6 +45,8 @@ class UpstreamOwner(Protocol):
     def on_connected(self) -> None: ...
     def on_response_head(self, head: ResponseHead) -> None: ...
     def on_response_body(self, data: bytes) -> None: ...
+    def splice_response(self, source: Stream) -> Splice | None: ...
+    def on_response_spliced(self, size: int) -> None: ...
     def on_response_end(self) -> None: ...
     def on_upstream_drained(self) -> None: ...
     def on_upstream_deadline(self) -> None: ...
@@ -78,6 +81,7 @@ class UpstreamConnection:
         "_paused",
         "_persistent",
         "_request_failed",
+        "_splice",
         "_stream",
         "_timeouts",
         "_tls",
@@ -124,6 +128,7 @@ class UpstreamConnection:
         self._in_body = False  # whether the final head was read
         self._persistent = False  # whether the response allows the next exchange
         self._request_failed = False  # whether the upstream stopped reading the request
+        self._splice: Splice | None = None  # the way of the rest of the response, past the codec
 
     def __repr__(self) -> str:
         return f"<UpstreamConnection {self.upstream.url} {self.state.value}>"
@@ -141,6 +146,12 @@ class UpstreamConnection:
     @property
     def congested(self) -> bool:
         return self._stream is not None and self._stream.congested
+
+    @property
+    def request_sink(self) -> Stream | None:
+        """Where a body may be spliced to; None once the upstream stopped reading."""
+        stream = self._stream
+        return stream if stream is not None and stream.can_splice and not self._request_failed else None
 
     # -- what the exchange asks for
 
@@ -240,6 +251,8 @@ class UpstreamConnection:
 
     def on_readable(self) -> bool:
         """Read what is there and hand it on; tell whether there was anything."""
+        if self._splice is not None:
+            return self._relay_spliced(self._splice)
         stream = self._stream
         assert stream is not None
         try:
@@ -262,14 +275,19 @@ class UpstreamConnection:
                 return False
             self.response_bytes += len(data)
             self._codec.feed(data)
-        elif self._request_failed:
+        else:
+            return self._on_end(stream)
+        self._pump()
+        return True
+
+    def _on_end(self, stream: Stream) -> bool:
+        if self._request_failed:
             # The error of the connection was told to the writing side; to the reading side it looks like an end.
             self._fail(_BAD_GATEWAY, "connection reset")
             return False
-        else:
-            self._eof = True
-            stream.pause_reading()
-            self._codec.feed_eof()
+        self._eof = True
+        stream.pause_reading()
+        self._codec.feed_eof()
         self._pump()
         return True
 
@@ -321,13 +339,46 @@ class UpstreamConnection:
                     owner.on_response_head(event)
                 else:
                     if self._in_body:
-                        self.timer.set(self._timeouts.read_s)
+                        self._await_body(owner)
                     return
         except Malformed as error:
             self._fail(_BAD_GATEWAY, error.reason)
 
+    def _await_body(self, owner: UpstreamOwner) -> None:
+        """More of the body is due; much of it goes past the codec where nobody has to see it."""
+        self.timer.set(self._timeouts.read_s)
+        if self._splice is None and self._codec.passable_bytes >= MIN_SPLICE_BYTES and not self._eof:
+            self._splice = owner.splice_response(self.stream)
+
+    def _relay_spliced(self, splice: Splice) -> bool:
+        """Move what is there past the codec; tell whether there may be more."""
+        try:
+            moved = splice.move(self._codec.passable_bytes, self._count_spliced)
+        except OSError as error:
+            self._fail(_BAD_GATEWAY, describe_error(error))
+            return False
+        if self.state is not ConnectionState.BUSY:
+            return False  # the client has gone
+        if moved is Moved.NO_PIPE:
+            self._splice = None
+            return self.on_readable()
+        if moved is Moved.END:
+            return self._on_end(self.stream)
+        if splice.sink.congested:
+            self.pause()
+        else:
+            self._pump()
+        return True
+
+    def _count_spliced(self, size: int) -> None:
+        self.response_bytes += size
+        self._codec.skip(size)
+        assert self._owner is not None
+        self._owner.on_response_spliced(size)
+
     def _finish_response(self, owner: UpstreamOwner) -> None:
         self._owner = None
+        self._splice = None
         self.state = ConnectionState.IDLE
         stream = self._stream
         assert stream is not None
