@@ -292,22 +292,21 @@ class Downstream:
 
     def _forward_spliced(self, splice: Splice) -> None:
         """Move what is there past the codec."""
-        exchange = self._exchange
+        if self._exchange is None or not self._exchange.can_splice_request:
+            self._splice = None  # what still comes is read, and goes nowhere, until the upstream's answer has gone out
+            self.on_readable()
+            return
         try:
             moved = splice.move(self._codec.passable_bytes, self._count_spliced)
         except OSError:
             self.close()
             return
-        if self._splice is not splice or self._exchange is not exchange:
-            return  # the upstream failed or answered, which ended the exchange
         if moved is Moved.END:
             self._on_client_end()
         elif moved is Moved.NO_PIPE:
             self._splice = None
             self.on_readable()
         else:
-            if moved is Moved.FAILED:
-                self._splice = None  # what still comes is read and goes nowhere, until the upstream has answered
             self._advance()
 
     def _count_spliced(self, size: int) -> None:

@@ -153,14 +153,17 @@ class Exchange:
         assert self._connection is not None
         self._connection.send(render.encode_piece(self.head.framing, data))
 
-    def splice_request(self, source: Stream) -> Splice | None:
-        """Return the way for the rest of a body with Content-Length, None where its pieces are to be handed in."""
-        connection = self._connection
+    @property
+    def can_splice_request(self) -> bool:
+        """Whether the rest of a body with Content-Length may go past the codec; if not, its pieces are handed in."""
         # What may have to be sent once more is copied.
-        if connection is None or self._replay is not None or not source.can_splice:
+        return self._connection is not None and self._connection.can_take_splice and self._replay is None
+
+    def splice_request(self, source: Stream) -> Splice | None:
+        """Return that way, None where there is none."""
+        if self._connection is None or not (self.can_splice_request and source.can_splice):
             return None
-        sink = connection.request_sink
-        return Splice(self._context.pipes, source, sink) if sink is not None else None
+        return Splice(self._context.pipes, source, self._connection.stream)
 
     def on_request_spliced(self, size: int) -> None:
         self._body_bytes_up += size

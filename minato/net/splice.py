@@ -181,7 +181,7 @@ class Splice:
             sink.hold_back()
             return Moved.BLOCKED if sink.pending_bytes else Moved.FAILED
         budget = min(left_bytes, MAX_MOVE_BYTES)
-        while budget and not source.closed:
+        while budget:
             wanted = min(budget, MAX_HELD_BYTES)
             pipe = self._pool.take()
             if pipe is None:

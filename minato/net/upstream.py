@@ -148,10 +148,9 @@ class UpstreamConnection:
         return self._stream is not None and self._stream.congested
 
     @property
-    def request_sink(self) -> Stream | None:
-        """Where a body may be spliced to; None once the upstream stopped reading."""
-        stream = self._stream
-        return stream if stream is not None and stream.can_splice and not self._request_failed else None
+    def can_take_splice(self) -> bool:
+        """Whether a body may be spliced into its stream; no more once the upstream stopped reading."""
+        return self._stream is not None and self._stream.can_splice and not self._request_failed
 
     # -- what the exchange asks for
 
@@ -357,8 +356,6 @@ class UpstreamConnection:
         except OSError as error:
             self._fail(_BAD_GATEWAY, describe_error(error))
             return False
-        if self.state is not ConnectionState.BUSY:
-            return False  # the client has gone
         if moved is Moved.NO_PIPE:
             self._splice = None
             return self.on_readable()

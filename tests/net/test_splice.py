@@ -1,4 +1,4 @@
-"""Bodies that go from socket to socket through a pipe: the pipes, the order of bytes, both ends' blocking and breaking."""
+"""Bodies that go from socket to socket through a pipe: the pipes, the order of bytes, ends that block or break."""
 
 from __future__ import annotations
 
@@ -238,6 +238,7 @@ def test_one_move_leaves_the_others_their_turn(way: Way) -> None:
 
 
 def test_a_receiver_that_does_not_read_is_congested_until_it_has_taken_what_the_pipe_holds(way: Way) -> None:
+    way.sink.sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 8192)  # so that it takes little at once
     way.block()
     assert 0 < way.sink.pending_bytes <= MAX_HELD_BYTES
     assert way.sink.congested
@@ -274,6 +275,20 @@ def test_a_receiver_with_much_queued_is_waited_for_before_anything_is_moved(way:
     assert way.moved_bytes == 0
     way.take(lambda: way.sink_owner.told)
     assert (way.sink_owner.told, way.moved_bytes) == (["drained"], 0)
+
+
+def test_a_receiver_that_takes_nothing_is_waited_for_however_little_is_queued(way: Way) -> None:
+    for size in (1_000_000, 1):  # until not even a byte is taken
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                way.sink.sock.send(b"x" * size)
+    way.sink.write(b"head")
+    way.far_source.sendall(b"body")
+    turn_until(way.loop, way.source.is_readable)
+    assert way.move(4) is Moved.BLOCKED
+    assert way.sink.congested
+    way.take(lambda: way.sink_owner.told)
+    assert way.sink_owner.told == ["drained"]
 
 
 def test_an_idle_turn_of_a_blocked_transfer_is_really_idle(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:

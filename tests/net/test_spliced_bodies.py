@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import logging
 import random
 import threading
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 from minato.config.model import CacheConfig, Limits, Timeouts
+from minato.net import downstream as downstream_module
 from minato.net import splice as splice_module
 from minato.net.splice import Pipe
 from minato.shared.board import Counter
@@ -35,10 +37,11 @@ class Spliced:
 
 
 @pytest.fixture(autouse=True)
-def no_pipe_is_left() -> Iterator[None]:
-    """Run around all the other fixtures: what they closed has closed its pipes."""
+def nothing_is_left(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Run around all the other fixtures: what they closed has closed its pipes, and nothing went wrong inside."""
     before = open_pipes()
     yield
+    assert [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR] == []
     wait_until(lambda: open_pipes() <= before, "the pipes to be closed")
 
 
@@ -540,6 +543,113 @@ def test_an_answer_in_the_middle_of_a_flood_of_upload_reaches_the_client(
             response = client.receive()
             assert (response.status, response.body) == (403, b"no\n")
     assert spliced.total_bytes > 1_000_000
+
+
+def test_what_comes_behind_an_upload_that_is_not_answered_yet_waits_and_nothing_spins(
+    origin: OriginMaker, proxy: ProxyMaker, spliced: Spliced
+) -> None:
+    was_read, answer = threading.Event(), threading.Event()
+
+    def script(connection: OriginConnection) -> None:
+        while (request := connection.read_request()) is not None:
+            was_read.set()
+            assert answer.wait(10)
+            connection.send(hello(request.target))
+
+    there = origin(script)
+    here = proxy(there)
+    with here.client() as client:
+        client.send(PUT + BODY)
+        assert was_read.wait(10)
+        assert spliced.total_bytes > 1_000_000
+        client.send(request_bytes(target=b"/behind"))
+        assert count_turns(here) < 20
+        answer.set()
+        assert client.receive().body == b"/"
+        assert client.receive().body == b"/behind"
+
+
+def test_an_upload_goes_on_into_nothing_when_the_upstream_broke_behind_part_of_its_answer(
+    origin: OriginMaker, proxy: ProxyMaker, spliced: Spliced
+) -> None:
+    """The client has yet to read what was answered, and sends meanwhile: that must not cost it the answer."""
+    was_reset = threading.Event()
+
+    def script(connection: OriginConnection) -> None:
+        assert connection.read_head() is not None
+        while not spliced.total_bytes:
+            connection.read_some()
+        connection.send(begin(HUGE_BYTES))
+        send_until_stuck(connection.sock, b"x" * 65_536)
+        connection.reset()
+        was_reset.set()
+
+    here = proxy(origin(script))
+    with here.client(rcvbuf_bytes=8192) as client:
+        client.send(request_bytes(b"POST", fields=[(b"Content-Length", b"%d" % HUGE_BYTES)]))
+        client.send(BODY)
+        assert was_reset.wait(20)
+        for _ in range(20):
+            client.send(BODY)
+        assert here.counted(Counter.REQUESTS_ACTIVE) == 1
+        size = 0
+        with pytest.raises(Truncated):
+            for piece in client.pieces(client.receive_head()):
+                size += len(piece)
+        assert size > 1_000_000
+
+
+def test_a_client_that_still_sends_hears_of_a_response_that_is_cut(
+    origin: OriginMaker, proxy: ProxyMaker, spliced: Spliced
+) -> None:
+    sent_on = threading.Event()
+
+    def script(connection: OriginConnection) -> None:
+        assert connection.read_head() is not None
+        while not spliced.total_bytes:
+            connection.read_some()
+        connection.send(begin(9) + b"half")
+        assert sent_on.wait(10)
+        connection.half_close()
+        connection.wait_closed()
+
+    here = proxy(origin(script))
+    with here.client() as client:
+        client.send(PUT + BODY[:1_000_000])
+        head = client.receive_head()
+        sent_on.set()
+        with pytest.raises(Truncated):
+            for _ in client.pieces(head):
+                client.send(BODY[:100_000])
+        client.send(BODY[:100_000])
+        client.half_close()
+
+
+def test_a_connection_serves_on_after_an_upload_that_an_origin_did_not_take_in_time(
+    clock: Clock, origin: OriginMaker, proxy: ProxyMaker, spliced: Spliced, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All of the body was read, so that the answer leaves the client's connection open."""
+
+    def block(self: Pipe, fd: int) -> int:
+        raise BlockingIOError
+
+    monkeypatch.setattr(Pipe, "drain", block)
+    monkeypatch.setattr(downstream_module, "MIN_SPLICE_BYTES", 1)
+
+    def script(connection: OriginConnection) -> None:
+        while (request := connection.read_head()) is not None:
+            if request.method == b"GET":
+                connection.send(hello())
+
+    here = proxy(origin(script), timeouts=Timeouts(write_s=30.0))
+    with here.client() as client:
+        client.request()
+        with here.held():  # so that it is all there when it is read
+            client.send(request_bytes(b"POST", body=BODY[:50_000]))
+        wait_until(lambda: held_pipes(here) == 1, "the body to be read")
+        clock.advance(31.0)
+        assert client.receive().status == 504
+        assert client.request().body == b"hello"
 
 
 @pytest.mark.parametrize("method", [b"PUT", b"POST"])
