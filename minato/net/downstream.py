@@ -411,7 +411,6 @@ class Downstream:
 
     def _begin_closing(self) -> None:
         self.state = ClientState.CLOSING
-        self._splice = None
         self._timer.cancel()
         self.stream.tells_flushed = True
         if self.stream.flush():
