@@ -45,6 +45,11 @@ class CacheSession:
         """The access log's word."""
         return self.reason.value
 
+    @property
+    def is_storing(self) -> bool:
+        """Whether the response that is relayed is being stored."""
+        return self._writer is not None
+
     def look_up(self, now_s: float) -> CachedAnswer | None:
         """Return the answer from the store, None where the request is to be forwarded.
 

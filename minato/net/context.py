@@ -19,6 +19,7 @@ from minato.net.codecs import Codecs
 from minato.net.hot import HotAnswers
 from minato.net.loop import Loop
 from minato.net.runtime import ServiceRuntime, UpstreamRuntime
+from minato.net.splice import PipePool
 from minato.net.upstream import UpstreamConnection
 from minato.shared.board import Board, WorkerRow
 from minato.telemetry.access_log import AccessLog
@@ -43,6 +44,7 @@ class WorkerContext:
         cache: the response cache; None when it is off.
         hot: answers that may go out again as they are.
         pool: idle upstream connections.
+        pipes: for bodies that are spliced.
         access_log: None when it is off.
         draining: whether every response is to close its connection.
         date: the HTTP-date of this second.
@@ -72,6 +74,7 @@ class WorkerContext:
         self.hot = HotAnswers(min(config.cache.max_memory_bytes // 20, _MAX_HOT_BYTES))
         self.touch: Callable[[StoredResponse], None] = self.cache.touch if self.cache is not None else _touch_nothing
         self.pool: IdlePool[UpstreamConnection] = IdlePool(MAX_IDLE_PER_UPSTREAM)
+        self.pipes = PipePool()
         self.access_log = access_log
         self.codecs = Codecs(config)
         self.draining = False

@@ -17,6 +17,7 @@ from minato.net.exchange import Exchange
 from minato.net.hits import answer_hit
 from minato.net.loop import NEVER
 from minato.net.record import record_refused_head
+from minato.net.splice import MIN_SPLICE_BYTES, Moved, Splice
 from minato.net.stream import Stream
 from minato.net.tunnel import Tunnel
 from minato.net.upstream import UpstreamConnection
@@ -82,6 +83,7 @@ class Downstream:
         "_requests",
         "_reset_at_end",
         "_sent_at_end",
+        "_splice",
         "_timer",
         "_tunnel",
         "address",
@@ -117,6 +119,7 @@ class Downstream:
         self._requests = 0
         self._advancing = False
         self._reset_at_end = False
+        self._splice: Splice | None = None  # the way of the rest of the present request, past the codec
         self._sent_at_end = 0  # sent bytes when the client's FIN came
         self._on_closed = on_closed
         self._timer = context.loop.timer(self._on_deadline)
@@ -156,6 +159,7 @@ class Downstream:
     def finish_exchange(self, persistence: Persistence) -> None:
         """The response is complete; go on with the next request, or close."""
         self._exchange = None
+        self._splice = None
         if persistence is _CLOSE or self._request_open:
             self._begin_closing()
             return
@@ -205,6 +209,9 @@ class Downstream:
     # -- what the stream reports
 
     def on_readable(self) -> None:
+        if self._splice is not None:
+            self._forward_spliced(self._splice)
+            return
         try:
             data = self.stream.recv()
         except OSError:
@@ -276,13 +283,11 @@ class Downstream:
             return False
         event = self._codec.next_event()
         if event is Signal.NEED_DATA:
-            if self.half_closed:
-                self._give_up_request(exchange)
-            else:
-                self._timer.set(self._context.config.timeouts.client_body_s)
+            self._await_body(exchange)
             return False
         if event is Signal.END:
             self._request_open = False
+            self._splice = None
             exchange.request_complete = True
             self._timer.cancel()
             exchange.on_request_end()
@@ -290,6 +295,39 @@ class Downstream:
             assert isinstance(event, bytes)
             exchange.on_request_body(event)
         return True
+
+    def _await_body(self, exchange: Exchange) -> None:
+        """More of the body is due; much of it goes past the codec where nobody has to see it."""
+        if self.half_closed:
+            self._give_up_request(exchange)
+            return
+        self._timer.set(self._context.config.timeouts.client_body_s)
+        if self._splice is None and self._codec.passable_bytes >= MIN_SPLICE_BYTES:
+            self._splice = exchange.splice_request(self.stream)
+
+    def _forward_spliced(self, splice: Splice) -> None:
+        """Move what is there past the codec."""
+        if self._exchange is None or not self._exchange.can_splice_request:
+            self._splice = None  # what still comes is read, and goes nowhere, until the upstream's answer has gone out
+            self.on_readable()
+            return
+        try:
+            moved = splice.move(self._codec.passable_bytes, self._count_spliced)
+        except OSError:
+            self.close()
+            return
+        if moved is Moved.END:
+            self._on_client_end()
+        elif moved is Moved.NO_PIPE:
+            self._splice = None
+            self.on_readable()
+        else:
+            self._advance()
+
+    def _count_spliced(self, size: int) -> None:
+        self._codec.skip(size)
+        assert self._exchange is not None
+        self._exchange.on_request_spliced(size)
 
     def _await_head(self) -> None:
         """There is no whole head: the deadline of a head runs from its first byte."""
@@ -332,7 +370,8 @@ class Downstream:
     def _update_reading(self) -> None:
         if self.state in (_CLOSED, _TUNNEL) or self.half_closed:
             return
-        if self._codec.buffered_bytes >= self._max_buffered_bytes and self.state is not _LINGERING:
+        is_full = self._codec.buffered_bytes >= self._max_buffered_bytes and self.state is not _LINGERING
+        if is_full or (self._splice is not None and self._splice.sink.congested):
             self.stream.pause_reading()
         elif not self.stream.is_reading:
             self.stream.resume_reading()

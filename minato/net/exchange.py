@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from minato.caching.answer import CachedAnswer
 from minato.decide.exchange import (
+    IDEMPOTENT_METHODS,
     FailedAttempt,
     Phase,
     RetryVerdict,
@@ -28,6 +29,8 @@ from minato.net.hits import keep_hot
 from minato.net.record import describe_request, record_access
 from minato.net.routing import find_service
 from minato.net.runtime import ServiceRuntime, UpstreamRuntime
+from minato.net.splice import Splice
+from minato.net.stream import Stream
 from minato.net.upstream import UpstreamConnection
 from minato.protocol import render
 from minato.protocol.forward import forward_interim_fields, forward_response_head, forward_response_lines
@@ -134,6 +137,21 @@ class Exchange:
         assert self._connection is not None
         self._connection.send(render.encode_piece(self.head.framing, data))
 
+    @property
+    def can_splice_request(self) -> bool:
+        """Whether the rest of a body with Content-Length may go past the codec; if not, its pieces are handed in."""
+        # What may have to be sent once more is copied.
+        return self._connection is not None and self._connection.can_take_splice and self._replay is None
+
+    def splice_request(self, source: Stream) -> Splice | None:
+        """Return that way, None where there is none."""
+        if self._connection is None or not (self.can_splice_request and source.can_splice):
+            return None
+        return Splice(self._context.pipes, source, self._connection.stream)
+
+    def on_request_spliced(self, size: int) -> None:
+        self._body_bytes_up += size
+
     def on_request_end(self) -> None:
         connection = self._connection
         assert connection is not None
@@ -184,6 +202,17 @@ class Exchange:
         client.write(data if self._framing_down is not _CHUNKED else render.encode_piece(_CHUNKED, data))
         if client.stream.congested and self._connection is not None:
             self._connection.pause()
+
+    def splice_response(self, source: Stream) -> Splice | None:
+        """Return the way for the rest of a body with Content-Length, None where its pieces are to be handed in."""
+        is_storing = self._cache is not None and self._cache.is_storing
+        sink = self._client.stream
+        if is_storing or self._framing_down is not Framing.LENGTH or not (source.can_splice and sink.can_splice):
+            return None
+        return Splice(self._context.pipes, source, sink)
+
+    def on_response_spliced(self, size: int) -> None:
+        self._body_bytes_down += size
 
     def on_response_end(self) -> None:
         self._release_upstream()
@@ -351,7 +380,9 @@ class Exchange:
     def _keep_for_replay(self, data: bytes) -> None:
         assert self._replay is not None
         self._replay.append(data)
-        if self._body_bytes_up > _MAX_REPLAY_BYTES:
+        assert self._connection is not None
+        is_final = self.head.method not in IDEMPOTENT_METHODS and self._connection.sent_bytes
+        if is_final or self._body_bytes_up > _MAX_REPLAY_BYTES:
             self._replay = None
 
     def _relay_interim(self, head: ResponseHead) -> None:

@@ -144,6 +144,7 @@ class Server:
         self._close_clients()
         self._context.draining = True
         self._context.close_idle()
+        self._context.pipes.close()
 
     def reopen_logs(self) -> None:
         """Open the access log's file anew, after it was moved away."""

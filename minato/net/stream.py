@@ -11,9 +11,12 @@ import os
 import socket
 import ssl
 import struct
-from typing import ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
-from minato.net.loop import HANGUP, READ, WRITE, Loop, Timer
+from minato.net.loop import ENDED, HANGUP, READ, WRITE, Loop, Timer
+
+if TYPE_CHECKING:
+    from minato.net.splice import Pipe
 
 RECV_BYTES: Final = 16_384
 MAX_RECV_BYTES: Final = 131_072
@@ -46,19 +49,23 @@ class StreamOwner(Protocol):
 class Stream:
     """A plain TCP connection.
 
-    ``can_half_close``: whether one direction can end while the other goes on.
+    ``can_half_close``: whether one direction can end while the other goes on. ``can_splice``: whether the kernel can
+    move bytes from and to its socket.
 
     Attributes:
         sock: the socket.
-        congested: whether more than the high watermark is waiting to be sent; ``on_drained`` tells when it is over.
-        pending_bytes: what is waiting to be sent.
+        congested: whether more than the high watermark is waiting to be sent, or anything in a pipe; ``on_drained``
+            tells when it is over.
+        pending_bytes: what is waiting to be sent, also in a pipe.
         sent_bytes: what the kernel has taken so far.
         closed: whether ``close`` was called.
+        peer_ended: whether the peer's FIN has come, perhaps behind bytes; of streams that were made to tell.
         is_reading: whether the owner wants to hear of bytes.
         tells_flushed: whether the owner wants to hear ``on_flushed``; set by it.
     """
 
     can_half_close: ClassVar[bool] = True
+    can_splice: ClassVar[bool] = True
 
     __slots__ = (
         "_blocked",
@@ -70,19 +77,24 @@ class Stream:
         "_out",
         "_owner",
         "_parked",
+        "_pipe",
+        "_read_mask",
         "_recv_bytes",
         "_write_s",
         "_write_timer",
         "closed",
         "congested",
         "is_reading",
+        "peer_ended",
         "pending_bytes",
         "sent_bytes",
         "sock",
         "tells_flushed",
     )
 
-    def __init__(self, loop: Loop, sock: socket.socket, owner: StreamOwner, write_timeout_s: float) -> None:
+    def __init__(
+        self, loop: Loop, sock: socket.socket, owner: StreamOwner, write_timeout_s: float, *, tells_end: bool = False
+    ) -> None:
         self._loop = loop
         self._flush_soon = loop.flush_soon
         self.sock = sock
@@ -91,8 +103,10 @@ class Stream:
         self._recv_bytes = RECV_BYTES
         self._may_hold_more = False  # whether the last recv got as much as it asked for
         self._out: list[bytes | memoryview] = []
+        self._pipe: Pipe | None = None  # what is in it goes before that
         self._write_timer: Timer | None = None
-        self._mask = READ
+        self._mask = self._read_mask = READ | ENDED if tells_end else READ
+        self.peer_ended = False
         self.is_reading = True
         self._blocked = False  # whether the socket takes nothing now, so that its interest in writing is registered
         self._flush_due = False
@@ -141,7 +155,7 @@ class Stream:
         if len(data) == size:
             self._may_hold_more = True
             self._recv_bytes = min(2 * size, MAX_RECV_BYTES)
-        elif size != RECV_BYTES:
+        elif self._may_hold_more:
             self._may_hold_more = False
             self._recv_bytes = RECV_BYTES
         return data
@@ -174,7 +188,7 @@ class Stream:
 
     def send_now(self, data: bytes) -> None:
         """Send bytes at once, as far as the kernel takes them; queue the rest. An error shows when that is sent."""
-        if self._out or self.closed:
+        if self.pending_bytes or self.closed:
             self.write(data)
             return
         try:
@@ -188,6 +202,8 @@ class Stream:
     def flush(self) -> bool:
         """Send what can be sent now; tell whether all of it went."""
         self._flush_due = False
+        if self._pipe is not None:
+            return self._flush_pipe(self._pipe)
         out = self._out
         if not out:
             return True
@@ -218,14 +234,35 @@ class Stream:
             pass
         except OSError as error:
             return self._fail(error)
-        self._blocked = bool(self._out)
+        return self._end_flush(sent_before)
+
+    def _flush_pipe(self, pipe: Pipe) -> bool:
+        """Send what the pipe holds until the socket blocks, then what is queued."""
+        sent_before = self.sent_bytes
+        fd = self.sock.fileno()
+        try:
+            while pipe.held_bytes:
+                sent = pipe.drain(fd)
+                self.pending_bytes -= sent
+                self.sent_bytes += sent
+        except BlockingIOError:
+            self.congested = True  # until the pipe is empty
+            return self._end_flush(sent_before)
+        except OSError as error:
+            return self._fail(error)
+        self._release_pipe()
+        return self.flush() if self._out else self._end_flush(sent_before)
+
+    def _end_flush(self, sent_before: int) -> bool:
+        """Nothing more can be sent now, or nothing is left: the rest has its time from the last progress on."""
+        self._blocked = self.pending_bytes > 0
         if self._blocked:
             if self._write_timer is None:
                 self._write_timer = self._loop.timer(self._on_write_deadline)
             if self.sent_bytes != sent_before or not self._write_timer.is_set:
                 self._write_timer.set(self._write_s)
         self._after_flush()
-        return not self._out
+        return not self.pending_bytes
 
     def _fail(self, error: OSError) -> bool:
         self.discard_output()
@@ -235,9 +272,43 @@ class Stream:
     def discard_output(self) -> None:
         """Forget what is waiting to be sent."""
         self._out.clear()
+        self._release_pipe()
         self.pending_bytes = 0
         self.congested = False
         self._unblock()
+
+    def splice_into(self, pipe: Pipe, max_bytes: int) -> int | None:
+        """Move bytes from the socket into a pipe; return how many, 0 at the end, None if there is nothing yet.
+
+        The pipe is given back unless there are bytes in it.
+
+        Raises:
+            OSError: the connection broke.
+        """
+        self._may_hold_more = True
+        self._recv_bytes = RECV_BYTES  # the next head comes alone
+        size: int | None = 0
+        try:
+            size = pipe.fill(self.sock.fileno(), max_bytes)
+        except BlockingIOError:
+            size = None
+        finally:
+            if not size:
+                pipe.release()
+        return size
+
+    def send_pipe(self, pipe: Pipe) -> bool:
+        """Send what a pipe holds, now and as the socket takes it; nothing may be queued. Tell whether all of it went.
+
+        The pipe is given back once it is empty, and until then the stream is congested.
+        """
+        self._pipe = pipe
+        self.pending_bytes = pipe.held_bytes
+        return self._flush_pipe(pipe)
+
+    def hold_back(self) -> None:
+        """Count what is pending as too much, so that ``on_drained`` tells when there is room."""
+        self.congested = self.pending_bytes > 0
 
     def pause_reading(self) -> None:
         if self.is_reading:
@@ -265,6 +336,7 @@ class Stream:
         if self._write_timer is not None:
             self._write_timer.close()
         self._out.clear()
+        self._release_pipe()
         self.pending_bytes = 0
         # Closing takes it out of the epoll object, too, since no other process has a copy of it.
         self._loop.forget(self.sock.fileno())
@@ -282,7 +354,9 @@ class Stream:
         self._owner.on_crash()
 
     def _on_event(self, mask: int) -> None:
-        if self._out and mask & (WRITE | HANGUP):
+        if mask & ENDED:
+            self.peer_ended = True
+        if self.pending_bytes and mask & (WRITE | HANGUP):
             self.flush()
         if self.closed:
             return
@@ -330,16 +404,21 @@ class Stream:
             whole += 1
         del out[:whole]
 
+    def _release_pipe(self) -> None:
+        pipe, self._pipe = self._pipe, None
+        if pipe is not None:
+            pipe.release()
+
     def _after_flush(self) -> None:
         """Tell the epoll object and the owner what has changed for them."""
-        if not self._out:
+        if not self.pending_bytes:
             self._unblock()
         else:
             self._update_interest()
-        if self.congested and self.pending_bytes <= LOW_WATER_BYTES:
+        if self.congested and self.pending_bytes <= LOW_WATER_BYTES and self._pipe is None:
             self.congested = False
             self._owner.on_drained()
-        if self.tells_flushed and not self._out:
+        if self.tells_flushed and not self.pending_bytes:
             self._owner.on_flushed()
 
     def _unblock(self) -> None:
@@ -349,7 +428,7 @@ class Stream:
         self._update_interest()
 
     def _update_interest(self) -> None:
-        mask = (READ if self.is_reading else 0) | (WRITE if self._blocked else 0)
+        mask = (self._read_mask if self.is_reading else 0) | (WRITE if self._blocked else 0)
         if self._parked and mask and not self.closed:
             self._parked = False
             self._mask = mask
@@ -368,6 +447,7 @@ class TlsStream(Stream):
 
     # The ssl module cannot end one direction and still decrypt the other.
     can_half_close: ClassVar[bool] = False
+    can_splice: ClassVar[bool] = False
 
     __slots__ = ()
 

@@ -17,6 +17,7 @@ from minato.errors import UpstreamError
 from minato.net.connect import Connector, describe_error
 from minato.net.loop import NEVER, Loop
 from minato.net.runtime import UpstreamRuntime
+from minato.net.splice import MIN_SPLICE_BYTES, Moved, Splice
 from minato.net.stream import Stream, TlsStream
 from minato.protocol.codec import ClientCodec, Signal
 from minato.protocol.guard import Malformed
@@ -52,6 +53,8 @@ class UpstreamOwner(Protocol):
     def on_connected(self) -> None: ...
     def on_response_head(self, head: ResponseHead) -> None: ...
     def on_response_body(self, data: bytes) -> None: ...
+    def splice_response(self, source: Stream) -> Splice | None: ...
+    def on_response_spliced(self, size: int) -> None: ...
     def on_response_end(self) -> None: ...
     def on_whole_response(self, head: ResponseHead, data: bytes, body_at: int) -> None: ...
     def on_upstream_drained(self) -> None: ...
@@ -87,6 +90,7 @@ class UpstreamConnection:
         "_paused",
         "_persistent",
         "_request_failed",
+        "_splice",
         "_stream",
         "_timeouts",
         "_tls",
@@ -133,6 +137,7 @@ class UpstreamConnection:
         self._in_body = False  # whether the final head was read
         self._persistent = False  # whether the response allows the next exchange
         self._request_failed = False  # whether the upstream stopped reading the request
+        self._splice: Splice | None = None  # the way of the rest of the response, past the codec
 
     def __repr__(self) -> str:
         return f"<UpstreamConnection {self.upstream.url} {self.state.value}>"
@@ -150,6 +155,11 @@ class UpstreamConnection:
     @property
     def congested(self) -> bool:
         return self._stream is not None and self._stream.congested
+
+    @property
+    def can_take_splice(self) -> bool:
+        """Whether a body may be spliced into its stream; no more once the upstream stopped reading."""
+        return self._stream is not None and self._stream.can_splice and not self._request_failed
 
     # -- what the exchange asks for
 
@@ -234,7 +244,7 @@ class UpstreamConnection:
     def _on_connected(self, sock: socket.socket) -> None:
         self._connector = None
         kind = TlsStream if isinstance(sock, ssl.SSLSocket) else Stream
-        self._stream = kind(self._loop, sock, self, self._timeouts.write_s)
+        self._stream = kind(self._loop, sock, self, self._timeouts.write_s, tells_end=True)
         self._stream.adopt_registration()
         self.state = _BUSY
         self.timer.cancel()
@@ -249,6 +259,8 @@ class UpstreamConnection:
 
     def on_readable(self) -> bool:
         """Read what is there and hand it on; tell whether there was anything."""
+        if self._splice is not None:
+            return self._relay_spliced(self._splice)
         stream = self._stream
         assert stream is not None
         try:
@@ -277,14 +289,19 @@ class UpstreamConnection:
                     return True
             self.response_bytes += len(data)
             self._codec.feed(data)
-        elif self._request_failed:
+        else:
+            return self._on_end(stream)
+        self._pump()
+        return True
+
+    def _on_end(self, stream: Stream) -> bool:
+        if self._request_failed:
             # The error of the connection was told to the writing side; to the reading side it looks like an end.
             self._fail(_BAD_GATEWAY, "connection reset")
             return False
-        else:
-            self._eof = True
-            stream.pause_reading()
-            self._codec.feed_eof()
+        self._eof = True
+        stream.pause_reading()
+        self._codec.feed_eof()
         self._pump()
         return True
 
@@ -336,10 +353,40 @@ class UpstreamConnection:
                     owner.on_response_head(event)
                 else:
                     if self._in_body:
-                        self.timer.set(self._timeouts.read_s)
+                        self._await_body(owner)
                     return
         except Malformed as error:
             self._fail(_BAD_GATEWAY, error.reason)
+
+    def _await_body(self, owner: UpstreamOwner) -> None:
+        """More of the body is due; much of it goes past the codec where nobody has to see it."""
+        self.timer.set(self._timeouts.read_s)
+        if self._splice is None and self._codec.passable_bytes >= MIN_SPLICE_BYTES and not self._eof:
+            self._splice = owner.splice_response(self.stream)
+
+    def _relay_spliced(self, splice: Splice) -> bool:
+        """Move what is there past the codec; tell whether there may be more."""
+        try:
+            moved = splice.move(self._codec.passable_bytes, self._count_spliced)
+        except OSError as error:
+            self._fail(_BAD_GATEWAY, describe_error(error))
+            return False
+        if moved is Moved.NO_PIPE:
+            self._splice = None
+            return self.on_readable()
+        if moved is Moved.END:
+            return self._on_end(self.stream)
+        if splice.sink.congested:
+            self.pause()
+        else:
+            self._pump()
+        return True
+
+    def _count_spliced(self, size: int) -> None:
+        self.response_bytes += size
+        self._codec.skip(size)
+        assert self._owner is not None
+        self._owner.on_response_spliced(size)
 
     def _finish_whole(self, owner: UpstreamOwner, head: ResponseHead, data: bytes) -> None:
         """The whole response came in one piece, and nothing behind it."""
@@ -347,7 +394,7 @@ class UpstreamConnection:
         self.state = _IDLE
         stream = self._stream
         assert stream is not None
-        if head.keep_alive and not stream.pending_bytes and not stream.has_unread():
+        if head.keep_alive and not stream.pending_bytes and not stream.has_unread() and not stream.peer_ended:
             self.idle_since_s = self._loop.now_s
             self.timer.set(self._timeouts.upstream_idle_s)
             self._on_idle(self)
@@ -357,11 +404,18 @@ class UpstreamConnection:
 
     def _finish_response(self, owner: UpstreamOwner) -> None:
         self._owner = None
+        self._splice = None
         self.state = _IDLE
         stream = self._stream
         assert stream is not None
         reusable = self._persistent and not self._eof and not self._request_failed and not stream.pending_bytes
-        if reusable and owner.request_complete and not self._codec.buffered_bytes and not stream.has_unread():
+        if (
+            reusable
+            and not stream.peer_ended
+            and owner.request_complete
+            and not self._codec.buffered_bytes
+            and not stream.has_unread()
+        ):
             self.idle_since_s = self._loop.now_s
             self.timer.set(self._timeouts.upstream_idle_s)
             self._on_idle(self)

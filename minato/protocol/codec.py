@@ -43,6 +43,13 @@ class ServerCodec(Protocol):
     def buffered_bytes(self) -> int:
         """How many bytes were fed and not read yet."""
 
+    @property
+    def passable_bytes(self) -> int:
+        """How many bytes are still to come of the present body that may go by the codec; 0 where it must see them."""
+
+    def skip(self, size: int) -> None:
+        """So many of the passable bytes went by."""
+
     def take_rest(self) -> bytes:
         """Hand over what was fed and not read, for a tunnel."""
 
@@ -79,6 +86,13 @@ class ClientCodec(Protocol):
     @property
     def buffered_bytes(self) -> int:
         """How many bytes were fed and not read yet; some after END means that the connection must not be reused."""
+
+    @property
+    def passable_bytes(self) -> int:
+        """How many bytes are still to come of the present body that may go by the codec; 0 where it must see them."""
+
+    def skip(self, size: int) -> None:
+        """So many of the passable bytes went by."""
 
     def take_rest(self) -> bytes:
         """Hand over what was fed and not read, for a tunnel."""

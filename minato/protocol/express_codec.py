@@ -56,6 +56,13 @@ class _Reader(Generic[_General]):
         general = self._general
         return len(self._data) - self._at if general is None else general.buffered_bytes
 
+    @property
+    def passable_bytes(self) -> int:
+        return self._left_bytes if self._at == len(self._data) else 0  # and 0 while the general codec reads
+
+    def skip(self, size: int) -> None:
+        self._left_bytes -= size
+
     def feed(self, data: bytes) -> None:
         if self._general is not None:
             self._general.feed(data)

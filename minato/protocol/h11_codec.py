@@ -44,6 +44,13 @@ class _MessageReader:
     def buffered_bytes(self) -> int:
         return len(self._buffer)
 
+    @property
+    def passable_bytes(self) -> int:
+        return 0  # h11 counts what it reads
+
+    def skip(self, size: int) -> None:
+        assert not size
+
     def feed(self, data: bytes) -> None:
         self._buffer += data
 

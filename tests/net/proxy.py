@@ -18,6 +18,7 @@ from minato.net.loop import READ, Loop
 from minato.net.resolve import ResolvedAddress
 from minato.net.server import Server
 from minato.shared.board import Board, Counter
+from minato.telemetry.access_log import AccessEntry
 from tests.system.harness import Client, Origin, OriginConnection
 from tests.system.harness.origin import Script
 
@@ -166,6 +167,16 @@ class Proxy:
         self.board.close()
         self.board.unlink()
         assert (active, set(in_flight)) == ((0, 0), {0} if in_flight else set())
+
+
+class Entries:
+    """An access log that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.entries: list[AccessEntry] = []
+
+    def record(self, entry: AccessEntry) -> None:
+        self.entries.append(entry)
 
 
 def hello(body: bytes = b"hello", *fields: bytes) -> bytes:

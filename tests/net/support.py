@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import socket
 import struct
 import time
@@ -107,6 +108,16 @@ def send_until_stuck(sock: socket.socket, data: bytes, stuck_s: float = 0.5) -> 
         while sent < 200_000_000:
             sent += sock.send(data)
     return sent
+
+
+def open_pipes() -> set[int]:
+    """Return the pipe ends of this process."""
+    pipes = set()
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):  # that of the listing itself
+            if os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:"):
+                pipes.add(int(fd))
+    return pipes
 
 
 class Recorder:

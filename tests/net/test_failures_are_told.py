@@ -10,20 +10,9 @@ import pytest
 
 from minato.config.model import Limits
 from minato.shared.board import Counter
-from minato.telemetry.access_log import AccessEntry
-from tests.net.proxy import OriginMaker, ProxyMaker, hello, refused_port
+from tests.net.proxy import Entries, OriginMaker, ProxyMaker, hello, refused_port
 from tests.system.harness import OriginConnection, Truncated, request_bytes, wait_until
 from tests.system.harness.origin import respond_always
-
-
-class Entries:
-    """An access log that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.entries: list[AccessEntry] = []
-
-    def record(self, entry: AccessEntry) -> None:
-        self.entries.append(entry)
 
 
 def warnings_of(caplog: pytest.LogCaptureFixture) -> list[str]:

@@ -13,7 +13,7 @@ import pytest
 
 from .harness import Minato, fetch, request_bytes, response_bytes
 from .harness.app import pattern, pattern_sha256
-from .harness.proxy import rss_bytes
+from .harness.proxy import fd_count, rss_bytes
 
 StartMinato = Callable[..., Minato]
 MakeOrigin = Callable[..., Any]
@@ -121,3 +121,19 @@ def test_several_large_downloads_at_once(minato: StartMinato, origin: MakeOrigin
         for thread in threads:
             thread.join(40)
     assert results == [(30_000_000, pattern_sha256(30_000_000))] * 6
+
+
+def test_bodies_both_ways_in_turn_on_one_connection(minato: StartMinato, origin: MakeOrigin) -> None:
+    """None of them leaves anything in the way of the next, and few descriptors are kept for another time."""
+    instance = minato(origin())
+    (worker,) = instance.workers()
+    size = 5_000_000
+    put = request_bytes(b"PUT", fields=[(b"Content-Length", b"%d" % size)]) + b"".join(pattern(size))
+    with instance.client(timeout_s=30) as client:
+        for _ in range(20):
+            client.send(request_bytes(target=b"/bytes/%d" % size))
+            assert client.digest(client.receive_head()) == (size, pattern_sha256(size))
+            client.send(put)
+            echo = json.loads(client.receive().body)
+            assert (echo["body_bytes"], echo["body_sha256"]) == (size, pattern_sha256(size))
+            assert fd_count(worker) < 64
