@@ -7,6 +7,7 @@ read, or enough pipelined bytes stop the pulling, and then the reading. All that
 from __future__ import annotations
 
 import enum
+import socket
 from collections.abc import Callable
 from typing import Final
 
@@ -98,7 +99,7 @@ class Downstream:
     def __init__(
         self,
         context: WorkerContext,
-        stream_of: Callable[[Downstream], Stream],
+        sock: socket.SocketType,
         address: str,
         routes: RouteTable,
         on_closed: Callable[[Downstream], None],
@@ -123,7 +124,7 @@ class Downstream:
         self._sent_at_end = 0  # sent bytes when the client's FIN came
         self._on_closed = on_closed
         self._timer = context.loop.timer(self._on_deadline)
-        self.stream = stream_of(self)
+        self.stream = Stream(context.loop, sock, self, context.config.timeouts.write_s)
         self.write = self.stream.write
         self.stream.start()
         # The first head is due from the accept on, so that silent connections do not pile up.

@@ -16,10 +16,9 @@ from minato.net.loop import EXCLUSIVE, READ, Loop
 from minato.net.record import record_refused_head
 from minato.net.resolve import ResolvedAddress
 from minato.net.runtime import build_routes, build_services
-from minato.net.stream import Stream
 from minato.protocol.message import Framing
 from minato.protocol.render import reason_phrase, render_response
-from minato.shared.board import Board, Counter
+from minato.shared.board import Board
 from minato.telemetry.access_log import AccessLog
 
 log = logging.getLogger("minato.server")
@@ -81,6 +80,7 @@ class Server:
         self._told_full_s = -_TELL_FULL_S
         self._accepting: dict[int, BoundListener] = {}
         self._clients: set[Downstream] = set()
+        self._forget_client = self._forget  # one object for all connections
         self._resume = loop.timer(self._resume_accepting)
         self._deadline = loop.timer(self._on_drain_deadline)
         self._on_drained: Callable[[], None] | None = None
@@ -169,9 +169,11 @@ class Server:
             self._loop.remove(fd)
 
     def _accept(self, listener: BoundListener, most: int) -> None:
+        # What socket.accept does, less the wrapping of the socket's numbers in enums: 2 us of 10.
+        accept, family = listener.sock._accept, int(listener.sock.family)  # type: ignore[attr-defined]
         for _ in range(most):
             try:
-                sock, peer = listener.sock.accept()
+                fd, peer = accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -179,26 +181,19 @@ class Server:
                     self._pause_accepting(error)
                     return
                 continue  # the client gave up while it was waiting (ECONNABORTED and the like)
+            sock = socket.SocketType(family, socket.SOCK_STREAM, 0, fd)
+            sock.setblocking(False)
             self._serve(sock, peer[0], listener)
 
-    def _serve(self, sock: socket.socket, peer: str, listener: BoundListener) -> None:
-        sock.setblocking(False)
+    def _serve(self, sock: socket.SocketType, peer: str, listener: BoundListener) -> None:
         peer = peer.removeprefix(_MAPPED_IPV4)
         if len(self._clients) >= self._limit:
             self._turn_away(sock, peer)
             return
-        client = Downstream(
-            self._context,
-            lambda owner: Stream(self._loop, sock, owner, self._write_timeout_s),
-            peer,
-            self._routes[listener.address],
-            self._forget,
-        )
-        self._clients.add(client)
-        self._row.add(Counter.CONNECTIONS_ACCEPTED)
-        self._row.add(Counter.CONNECTIONS_ACTIVE)
+        self._clients.add(Downstream(self._context, sock, peer, self._routes[listener.address], self._forget_client))
+        self._row.connection_begun()
 
-    def _turn_away(self, sock: socket.socket, peer: str) -> None:
+    def _turn_away(self, sock: socket.SocketType, peer: str) -> None:
         """Answer a connection over the limit with a 503, as far as that goes without waiting."""
         if self._loop.now_s - self._told_full_s >= _TELL_FULL_S:
             self._told_full_s = self._loop.now_s
@@ -231,7 +226,7 @@ class Server:
     def _forget(self, client: Downstream) -> None:
         if client in self._clients:
             self._clients.remove(client)
-            self._row.add(Counter.CONNECTIONS_ACTIVE, -1)
+            self._row.connection_over()
             if self._on_drained is not None:
                 self._check_drained()
 

@@ -46,6 +46,19 @@ class StreamOwner(Protocol):
         """A bug ended the handling of an event: close this connection and what hangs on it."""
 
 
+class _Nobody:
+    """Who a closed stream belongs to, so that it and its owner do not keep each other from being freed at once."""
+
+    def on_readable(self) -> None: ...
+    def on_drained(self) -> None: ...
+    def on_flushed(self) -> None: ...
+    def on_write_failed(self, error: OSError) -> None: ...
+    def on_crash(self) -> None: ...
+
+
+_NOBODY: Final = _Nobody()
+
+
 class Stream:
     """A plain TCP connection.
 
@@ -93,7 +106,13 @@ class Stream:
     )
 
     def __init__(
-        self, loop: Loop, sock: socket.socket, owner: StreamOwner, write_timeout_s: float, *, tells_end: bool = False
+        self,
+        loop: Loop,
+        sock: socket.SocketType,
+        owner: StreamOwner,
+        write_timeout_s: float,
+        *,
+        tells_end: bool = False,
     ) -> None:
         self._loop = loop
         self._flush_soon = loop.flush_soon
@@ -341,6 +360,7 @@ class Stream:
         # Closing takes it out of the epoll object, too, since no other process has a copy of it.
         self._loop.forget(self.sock.fileno())
         self.sock.close()
+        self._owner = _NOBODY
 
     def reset(self) -> None:
         """Close with a RST, so that the peer cannot take what it has for a whole message."""

@@ -401,6 +401,7 @@ class UpstreamConnection:
         else:
             self.close()
         owner.on_whole_response(head, data, self._codec.body_at)
+        self._let_go(owner)
 
     def _finish_response(self, owner: UpstreamOwner) -> None:
         self._owner = None
@@ -422,6 +423,12 @@ class UpstreamConnection:
         else:
             self.close()
         owner.on_response_end()
+        self._let_go(owner)
+
+    def _let_go(self, owner: UpstreamOwner) -> None:
+        """What ended without a crash is not kept alive by an idle connection, unless that serves the next already."""
+        if self._latest_owner is owner:
+            self._latest_owner = None
 
     def _on_deadline(self) -> None:
         if self._connector is not None:

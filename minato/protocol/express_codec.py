@@ -91,8 +91,8 @@ class ExpressServerCodec(_Reader[H11ServerCodec]):
         super().__init__(limits, table)
         self._heads = heads  # by their bytes
         self._memos = memos  # by their request line and the tag of their block, the cookie aside
-        self._known_head = heads.young.get
-        self._known_memo = memos.young.get
+        self._known_head = heads.known
+        self._known_memo = memos.known
 
     def read_whole(self, data: bytes) -> RequestHead | None:
         if self._ending or self._at != len(self._data) or self._left_bytes or self._general is not None:
@@ -236,7 +236,7 @@ class ExpressClientCodec(_Reader[H11ClientCodec]):
     ) -> None:
         super().__init__(limits, table)
         self._heads = heads  # heads of the common shape, by their bytes; to any request but HEAD
-        self._known_head = heads.young.get
+        self._known_head = heads.known
         self.body_at = 0
         self._status_lines = status_lines
         self._chunks: ChunkReader | None = None  # of a chunked body

@@ -25,6 +25,8 @@ __all__ = ["Board", "Counter", "WorkerRow", "remove_leftovers"]
 
 
 # Plain integers for the hot path: looking up a member of an enum costs more than counting.
+_CONNECTIONS_ACCEPTED = int(Counter.CONNECTIONS_ACCEPTED)
+_CONNECTIONS_ACTIVE = int(Counter.CONNECTIONS_ACTIVE)
 _REQUESTS = int(Counter.REQUESTS)
 _REQUESTS_ACTIVE = int(Counter.REQUESTS_ACTIVE)
 _BYTES_IN = int(Counter.BYTES_IN)
@@ -74,6 +76,16 @@ class WorkerRow:
     def add(self, counter: Counter, n: int = 1) -> None:
         """Count ``n`` more (fewer, where negative)."""
         self._counters[counter] += n
+
+    def connection_begun(self) -> None:
+        """Count a client's connection that was accepted."""
+        counters = self._counters
+        counters[_CONNECTIONS_ACCEPTED] += 1
+        counters[_CONNECTIONS_ACTIVE] += 1
+
+    def connection_over(self) -> None:
+        """Count a client's connection that is gone."""
+        self._counters[_CONNECTIONS_ACTIVE] -= 1
 
     def request_begun(self) -> None:
         """Count a request that begins."""

@@ -32,12 +32,12 @@ class ScarceSocket(socket.socket):
         self.listen()
         self.setblocking(False)
 
-    def accept(self) -> tuple[socket.socket, object]:
+    def _accept(self) -> tuple[int, object]:
         if self.failures:
             self.failures -= 1
             self.exhausted.set()
             raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
-        return super().accept()
+        return super()._accept()
 
 
 MakeListener = Callable[[Proxy], BoundListener]

@@ -128,7 +128,7 @@ def test_halves_hold_what_was_offered_twice_and_never_more_than_twice_their_capa
             assert found is None or found is made[raw]()
             assert found is halves.find(raw)
             del found
-        assert len(halves.young) <= capacity
+        assert len(halves._young) <= capacity
         assert len(alive) <= 2 * capacity
 
 
