@@ -205,6 +205,7 @@ class Downstream:
                 self.stream.reset()
             else:
                 self.stream.close()
+            self.stream.disown()
             self._on_closed(self)
 
     # -- what the stream reports

@@ -47,7 +47,7 @@ class StreamOwner(Protocol):
 
 
 class _Nobody:
-    """Who a closed stream belongs to, so that it and its owner do not keep each other from being freed at once."""
+    """Who a stream belongs to that is closed and let go of."""
 
     def on_readable(self) -> None: ...
     def on_drained(self) -> None: ...
@@ -360,6 +360,9 @@ class Stream:
         # Closing takes it out of the epoll object, too, since no other process has a copy of it.
         self._loop.forget(self.sock.fileno())
         self.sock.close()
+
+    def disown(self) -> None:
+        """After ``close``: let go of the owner, so that the two do not keep each other until a garbage collection."""
         self._owner = _NOBODY
 
     def reset(self) -> None:
