@@ -231,20 +231,24 @@ class Exchange:
 
         What `on_response_head`, `on_response_body` and `on_response_end` do for such a response, in one.
         """
-        request, context, client, upstream = self.head, self._context, self._client, self._upstream
+        context, client, upstream = self._context, self._client, self._upstream
         assert upstream is not None
+        if self.phase is not _AWAITING_HEAD:
+            check_transition(self.phase, _RELAYING)
         self._connection = None
-        context.row.upstream_end(upstream.index)
-        self._go(_RELAYING)
-        self._status = head.status
-        self.response_begun = True
-        if request.keep_alive and not context.draining:
-            persistence, connection = _KEEP, b""
+        if self.head.keep_alive and not context.draining:
+            persistence = _KEEP
+            front = head.relayed or forward_response_head(head, context.date, b"")
         else:
-            persistence, connection = Persistence.CLOSE, b"close"
-        front = forward_response_head(head, context.date, connection)
-        self._body_bytes_down = len(data) - body_at
-        self._end("")  # before the client can know of it
+            persistence = Persistence.CLOSE
+            front = forward_response_head(head, context.date, b"close")
+        size = len(data) - body_at
+        # Counted before the client can know of it.
+        self.phase = _DONE
+        context.row.forwarded(upstream.index, head.status, self._body_bytes_up, size)
+        if context.access_log is not None:
+            self._status, self._body_bytes_down = head.status, size
+            self._log("")
         client.stream.send_now(front + data[body_at:])
         client.finish_exchange(persistence)
 
@@ -282,11 +286,10 @@ class Exchange:
 
     def _route(self) -> ServiceRuntime:
         """Return the service; check what can be checked before anything is sent."""
-        head = self.head
+        head, context = self.head, self._context
         index = find_service(self._client.routes, head)
         if index is None:
             raise RequestError(404, "no such service")
-        context = self._context
         cap = context.body_cap
         if cap and head.length_bytes > cap:
             raise RequestError(413, "the request's body is too large")
@@ -374,8 +377,7 @@ class Exchange:
             wire += b"".join([render.encode_piece(head.framing, piece) for piece in self._replay])
         if head.framing is _CHUNKED:
             wire += render.encode_end(_CHUNKED)
-        connection.send_head(head, wire)
-        connection.await_response()
+        connection.send_whole(head, wire)
 
     def _keep_for_replay(self, data: bytes) -> None:
         assert self._replay is not None
@@ -519,17 +521,19 @@ class Exchange:
     def _end(self, failure: str) -> None:
         """Count and log the exchange; nothing but the end of its response is sent after this."""
         self._go(_DONE)
-        context = self._context
-        context.row.request_over(self._status, self._body_bytes_up, self._body_bytes_down)
-        if context.access_log is not None:
-            record_access(
-                context,
-                self.head,
-                client=self._client.address,
-                status=self._status,
-                bytes_down=self._body_bytes_down,
-                began_s=self.began_s,
-                upstream=self._upstream,
-                cache=self._cache.label if self._cache is not None else "",
-                failure=failure,
-            )
+        self._context.row.request_over(self._status, self._body_bytes_up, self._body_bytes_down)
+        if self._context.access_log is not None:
+            self._log(failure)
+
+    def _log(self, failure: str) -> None:
+        record_access(
+            self._context,
+            self.head,
+            client=self._client.address,
+            status=self._status,
+            bytes_down=self._body_bytes_down,
+            began_s=self.began_s,
+            upstream=self._upstream,
+            cache=self._cache.label if self._cache is not None else "",
+            failure=failure,
+        )

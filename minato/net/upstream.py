@@ -193,6 +193,13 @@ class UpstreamConnection:
         assert self._stream is not None
         self._stream.write(data)
 
+    def send_whole(self, head: RequestHead, data: bytes) -> None:
+        """Send a rendered request with all of its body: `send_head` and `await_response` in one."""
+        self._codec.expect_response(head.method, head.upgrade)
+        assert self._stream is not None
+        self._stream.write(data)
+        self.timer.set(self._timeouts.response_s)
+
     def await_response(self) -> None:
         """The request is complete: from now on the response head is due."""
         if not self._in_body:

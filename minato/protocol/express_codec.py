@@ -15,7 +15,8 @@ from minato.config.model import Limits
 from minato.protocol.chunked import ChunkReader, are_whole_chunks
 from minato.protocol.codec import ClientEvent, ServerEvent, Signal
 from minato.protocol.express_facts import RequestFacts, ResponseFacts, read_request_facts, read_response_facts
-from minato.protocol.field_table import FieldTable, Halves
+from minato.protocol.field_table import FieldTable, Halves, read_like
+from minato.protocol.fields import FieldBlock
 from minato.protocol.guard import Malformed
 from minato.protocol.h11_codec import H11ClientCodec, H11ServerCodec
 from minato.protocol.message import Framing, HeadMemo, RequestHead, ResponseHead
@@ -83,7 +84,7 @@ class _Reader(Generic[_General]):
 class ExpressServerCodec(_Reader[H11ServerCodec]):
     """Reads requests (protocol.codec.ServerCodec)."""
 
-    __slots__ = ("_heads", "_known_head", "_known_memo", "_memos")
+    __slots__ = ("_heads", "_known_head", "_known_memo", "_last", "_memos")
 
     def __init__(
         self, limits: Limits, table: FieldTable, heads: Halves[RequestHead], memos: Halves[RequestHead]
@@ -93,6 +94,7 @@ class ExpressServerCodec(_Reader[H11ServerCodec]):
         self._memos = memos  # by their request line and the tag of their block, the cookie aside
         self._known_head = heads.known
         self._known_memo = memos.known
+        self._last: FieldBlock | None = None  # what this client's requests say, the cookie aside
 
     def read_whole(self, data: bytes) -> RequestHead | None:
         if self._ending or self._at != len(self._data) or self._left_bytes or self._general is not None:
@@ -104,7 +106,8 @@ class ExpressServerCodec(_Reader[H11ServerCodec]):
             return None
         else:
             raw = data[:end]
-        head = self._known_head(raw) or self._read_head(raw)
+        # Of those with a cookie none is kept by its bytes.
+        head = (None if self._last is not None else self._known_head(raw)) or self._read_head(raw)
         return head if head is not None and head.length_bytes == len(data) - end else None
 
     def next_event(self) -> ServerEvent:
@@ -136,9 +139,13 @@ class ExpressServerCodec(_Reader[H11ServerCodec]):
             return None
         line_end = raw.find(b"\r\n")
         line = raw[:line_end]
-        block = self._table.read_block(raw[line_end + 2 : -4])
-        if block is None or block.count > self._limits.header_fields:
-            return None
+        last = self._last
+        block = read_like(last, raw, line_end) if last is not None else None
+        if block is None:
+            block = self._table.read_block(raw[line_end + 2 : -4])
+            if block is None or block.count > self._limits.header_fields:
+                return None
+            self._last = None if block.cookie is None else block.cookie[0]
         if block.cookie is None:
             known, key = block, b""
         else:

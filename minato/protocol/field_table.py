@@ -58,6 +58,25 @@ class Halves(Generic[Value]):
         self._young[raw] = value
 
 
+def read_like(known: FieldBlock, raw: bytes, start: int) -> FieldBlock | None:
+    """Return the block of ``raw[start:]`` if it is ``known`` with another cookie in the same place, else None.
+
+    That is told by comparing, without the hashing that a table takes: 1 us less for a browser's head.
+
+    Args:
+        known: one with a ``cookie_frame``.
+        raw: a head, up to its end.
+        start: where the CRLF behind its first line is.
+    """
+    assert known.cookie_frame is not None
+    front, back, at = known.cookie_frame
+    begin, end = start + len(front), len(raw) - len(back)
+    if begin > end or not raw.startswith(front, start) or not raw.endswith(back):
+        return None
+    value = raw[begin:end]
+    return known.with_cookie(value.strip(b" \t"), at) if _VALUE.fullmatch(value) else None
+
+
 class FieldTable:
     """Lines and whole blocks seen before, by their raw bytes; bounded, and of use only while they repeat.
 
@@ -94,7 +113,11 @@ class FieldTable:
             else:
                 value = raw[start + len(_COOKIE) : stop] if stop > 0 else raw[start + len(_COOKIE) :]
                 if _VALUE.fullmatch(value):
-                    return block.with_cookie(value.strip(b" \t"), rest.count(b"\r\n", 0, start) + 1)
+                    at = rest.count(b"\r\n", 0, start) + 1
+                    if block.cookie_frame is None or block.cookie_frame[2] != at:
+                        front, back = raw[: start + len(_COOKIE)], raw[stop:] if stop > 0 else b""
+                        block.cookie_frame = (b"\r\n" + front, back + b"\r\n\r\n", at)
+                    return block.with_cookie(value.strip(b" \t"), at)
         return self._read_plain_block(raw)
 
     def _read_plain_block(self, raw: bytes) -> FieldBlock | None:

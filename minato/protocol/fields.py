@@ -105,6 +105,8 @@ class FieldBlock:
         tag: for protocol.field_table, what names it among the blocks that are kept; empty for one that is not.
         facts: for the express codec, what it made of the block.
         cookie: of a block made by ``with_cookie``: the block without it, the value, and the position of its line.
+        cookie_frame: for protocol.field_table, the bytes in front of and behind the cookie that it had last, from
+            the CRLF in front of their first line to the end of their heads, and the position of its line.
         is_plain: for net.hits, whether the cache has nothing in it to weigh; None before it was asked.
         forwarded: for protocol.forward, the lines of a forwarded request in front of and behind the client's address.
         around_cookie: for protocol.forward, the same lines where a cookie is put among them.
@@ -119,6 +121,7 @@ class FieldBlock:
     _lines: list[FieldLine] | None = None
     _fields: Fields | None = None
     cookie: tuple[FieldBlock, bytes, int] | None = None
+    cookie_frame: tuple[bytes, bytes, int] | None = None
     _host: bytes | None = None
     _roles: int | None = None
     _upstream_wire: bytes | None = None

@@ -103,6 +103,16 @@ class WorkerRow:
         if status >= 200:
             counters[_FIRST_CLASS + status // 100] += 1
 
+    def forwarded(self, upstream: int, status: int, bytes_in: int, bytes_out: int) -> None:
+        """Count a request that ends with the response of that upstream: `upstream_end` and `request_over` in one."""
+        self._active[upstream] -= 1
+        counters = self._counters
+        counters[_REQUESTS_ACTIVE] -= 1
+        if bytes_in:
+            counters[_BYTES_IN] += bytes_in
+        counters[_BYTES_OUT] += bytes_out
+        counters[_FIRST_CLASS + status // 100] += 1
+
     def hit_again(self, status: int, bytes_out: int) -> None:
         """Count a whole exchange that was answered from the cache at once."""
         counters = self._counters
