@@ -25,6 +25,7 @@ from minato.shared.board import Board, WorkerRow
 from minato.telemetry.access_log import AccessLog
 
 MAX_IDLE_PER_UPSTREAM: Final = 512
+_MAX_BUFFERED_BYTES: Final = 65_536
 _MAX_HOT_BYTES: Final = 4_194_304
 _TRUSTED_IDLE_S: Final = 0.2
 _SERVICE_UNAVAILABLE: Final = 503
@@ -41,6 +42,8 @@ class WorkerContext:
         services: by service index.
         health: the board's, per upstream column.
         body_cap: limits.body_bytes.
+        timeouts: the config's.
+        max_buffered_bytes: of requests that wait behind the present one, per connection.
         cache: the response cache; None when it is off.
         hot: answers that may go out again as they are.
         pool: idle upstream connections.
@@ -69,6 +72,8 @@ class WorkerContext:
         self.services = services
         self.health = board.health
         self.body_cap = config.limits.body_bytes
+        self.timeouts = config.timeouts
+        self.max_buffered_bytes = max(_MAX_BUFFERED_BYTES, config.limits.header_bytes + 1)
         self.cache = Cache(config.cache) if config.cache.enabled else None
         # A share of what the cache may hold, since evicted responses may be among it.
         self.hot = HotAnswers(min(config.cache.max_memory_bytes // 20, _MAX_HOT_BYTES))

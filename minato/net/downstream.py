@@ -27,7 +27,6 @@ from minato.protocol.guard import Malformed
 from minato.protocol.message import Fields, Framing, RequestHead
 from minato.protocol.render import Persistence, reason_phrase, render_interim, render_response
 
-_MAX_BUFFERED_BYTES: Final = 65_536
 _LINGER_S: Final = 2.0
 _LEFT_GRACE_S: Final = 0.9
 _HALF_CLOSE_S: Final = 0.1
@@ -73,18 +72,17 @@ class Downstream:
 
     __slots__ = (
         "_advancing",
-        "_client_idle_s",
         "_codec",
         "_context",
         "_exchange",
         "_is_fed",
-        "_max_buffered_bytes",
         "_on_closed",
         "_request_open",
         "_requests",
         "_reset_at_end",
         "_sent_at_end",
         "_splice",
+        "_timeouts",
         "_timer",
         "_tunnel",
         "address",
@@ -110,8 +108,7 @@ class Downstream:
         self.state = _WAITING
         self.half_closed = False
         self._context = context
-        self._max_buffered_bytes = max(_MAX_BUFFERED_BYTES, context.config.limits.header_bytes + 1)
-        self._client_idle_s = context.config.timeouts.client_idle_s
+        self._timeouts = context.timeouts
         self._codec: ServerCodec = context.codecs.make_server_codec()
         self._exchange: Exchange | None = None
         self._tunnel: Tunnel | None = None
@@ -124,11 +121,11 @@ class Downstream:
         self._sent_at_end = 0  # sent bytes when the client's FIN came
         self._on_closed = on_closed
         self._timer = context.loop.timer(self._on_deadline)
-        self.stream = Stream(context.loop, sock, self, context.config.timeouts.write_s)
+        self.stream = Stream(context.loop, sock, self, self._timeouts.write_s)
         self.write = self.stream.write
         self.stream.start()
         # The first head is due from the accept on, so that silent connections do not pile up.
-        self._timer.set(context.config.timeouts.client_header_s)
+        self._timer.set(self._timeouts.client_header_s)
 
     def __repr__(self) -> str:
         return f"<Downstream {self.address} {self.state.value}, request {self._requests}>"
@@ -162,10 +159,13 @@ class Downstream:
         self._exchange = None
         self._splice = None
         if persistence is _CLOSE or self._request_open:
-            self._begin_closing()
+            if self.stream.pending_bytes or self._request_open or self._is_fed:
+                self._begin_closing()
+            else:
+                self.close()  # all is sent, and nothing unread
             return
         self.state = _WAITING
-        self._timer.set(self._client_idle_s)
+        self._timer.set(self._timeouts.client_idle_s)
         if self._is_fed or self.half_closed:
             self.continue_request()
 
@@ -303,7 +303,7 @@ class Downstream:
         if self.half_closed:
             self._give_up_request(exchange)
             return
-        self._timer.set(self._context.config.timeouts.client_body_s)
+        self._timer.set(self._timeouts.client_body_s)
         if self._splice is None and self._codec.passable_bytes >= MIN_SPLICE_BYTES:
             self._splice = exchange.splice_request(self.stream)
 
@@ -338,7 +338,7 @@ class Downstream:
             self._begin_closing()
         elif self._codec.buffered_bytes and self.state is _WAITING:
             if self._requests:
-                self._timer.set(self._context.config.timeouts.client_header_s)
+                self._timer.set(self._timeouts.client_header_s)
             self.state = _READING_HEAD
 
     def _begin_exchange(self, head: RequestHead) -> None:
@@ -350,7 +350,7 @@ class Downstream:
             # Answers to pipelined requests are queued, so that they go out together.
             if self._context.cache is not None and answer_hit(self._context, self, head, self.write):
                 self.state = _WAITING
-                self._timer.set(self._client_idle_s)
+                self._timer.set(self._timeouts.client_idle_s)
                 return
         self.state = _EXCHANGING
         exchange = Exchange(self._context, self, head, not self._request_open)
@@ -362,7 +362,7 @@ class Downstream:
         self._requests += 1
         context = self._context
         if context.cache is not None and answer_hit(context, self, head, self.stream.send_now):
-            self._timer.set(self._client_idle_s)
+            self._timer.set(self._timeouts.client_idle_s)
             return
         self._timer.due_s = NEVER
         self.state = _EXCHANGING
@@ -372,7 +372,7 @@ class Downstream:
     def _update_reading(self) -> None:
         if self.state in (_CLOSED, _TUNNEL) or self.half_closed:
             return
-        is_full = self._codec.buffered_bytes >= self._max_buffered_bytes and self.state is not _LINGERING
+        is_full = self._codec.buffered_bytes >= self._context.max_buffered_bytes and self.state is not _LINGERING
         if is_full or (self._splice is not None and self._splice.sink.congested):
             self.stream.pause_reading()
         elif not self.stream.is_reading:
@@ -467,7 +467,9 @@ class Downstream:
 
     def _on_deadline(self) -> None:
         if self.state is _WAITING and self.stream.pending_bytes:
-            self._timer.set(self._client_idle_s)  # it still reads; how slowly it may is for the write timeout to say
+            self._timer.set(
+                self._timeouts.client_idle_s
+            )  # it still reads; how slowly it may is for the write timeout to say
         elif self.state is _READING_HEAD:
             self._answer_refused(408, "the head did not come in time")
         elif self.state is _EXCHANGING and self._request_open and self._exchange is not None:

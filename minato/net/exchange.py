@@ -238,10 +238,10 @@ class Exchange:
         self._connection = None
         if self.head.keep_alive and not context.draining:
             persistence = _KEEP
-            front = head.relayed or forward_response_head(head, context.date, b"")
+            front = head.relayed or forward_response_head(head, context.date, closes=False)
         else:
             persistence = Persistence.CLOSE
-            front = forward_response_head(head, context.date, b"close")
+            front = forward_response_head(head, context.date, closes=True)
         size = len(data) - body_at
         # Counted before the client can know of it.
         self.phase = _DONE

@@ -94,20 +94,24 @@ def forward_response_lines(method: bytes, head: ResponseHead, date: bytes) -> by
     return head.forwarded
 
 
-def forward_response_head(head: ResponseHead, date: bytes, connection: bytes) -> bytes:
+def forward_response_head(head: ResponseHead, date: bytes, *, closes: bool) -> bytes:
     """Return the head of a response, none to a HEAD, as it goes to a client that speaks HTTP/1.1.
 
     Args:
         head: the response as received; its framing becomes the client's.
         date: as for `forward_response_fields`.
-        connection: the value of Connection, or empty for a connection that stays.
+        closes: whether it says that the connection closes.
     """
-    wire = head.relayed
-    if wire is None or connection:
+    connection = b"close" if closes else b""
+    wire = head.relayed_last if connection else head.relayed
+    if wire is None:
         lines = forward_response_lines(b"GET", head, date)
         wire = render_response_head(head.status, head.reason, lines, head.framing, head.length_bytes, connection)
-        if lines is head.forwarded and not connection:
-            head.relayed = wire
+        if lines is head.forwarded:
+            if connection:
+                head.relayed_last = wire
+            else:
+                head.relayed = wire
     return wire
 
 

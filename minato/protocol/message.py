@@ -106,7 +106,8 @@ class ResponseHead:
         keep_alive: whether the connection may serve another exchange.
         upgrade: of a 101, the protocols switched to, lower case.
         forwarded: for protocol.forward, its lines as they go to a client.
-        relayed: for protocol.forward, the whole head as it goes to one whose connection stays.
+        relayed: for protocol.forward, the whole head as it goes to one whose connection stays; ``relayed_last`` to one
+            whose connection closes.
     """
 
     status: int
@@ -119,6 +120,7 @@ class ResponseHead:
     upgrade: bytes = b""
     forwarded: bytes | None = field(default=None, compare=False)
     relayed: bytes | None = field(default=None, compare=False)
+    relayed_last: bytes | None = field(default=None, compare=False)
 
     @property
     def fields(self) -> Fields:
