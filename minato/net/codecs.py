@@ -15,6 +15,8 @@ from minato.protocol.message import RequestHead, ResponseHead
 # The limits of the config are for clients. An upstream may send as much as this, or as a client may if that is more.
 _RESPONSE_HEADER_BYTES: Final = 65_536
 _RESPONSE_HEADER_FIELDS: Final = 400
+# Enough for as many requests as 10,000 services are asked in turn; some 600 bytes each, the raw ones besides.
+_MAX_HEADS: Final = 16_384
 
 
 class Codecs:
@@ -29,8 +31,8 @@ class Codecs:
             header_fields=max(config.limits.header_fields, _RESPONSE_HEADER_FIELDS),
         )
         self._requests = FieldTable()
-        self._heads = Halves[RequestHead](1024)
-        self._memos = Halves[RequestHead](1024)
+        self._heads = Halves[RequestHead](_MAX_HEADS)
+        self._memos = Halves[RequestHead](_MAX_HEADS)
         self._responses = FieldTable()
         self._response_heads = Halves[ResponseHead](512)
         self._status_lines: dict[bytes, tuple[int, bytes]] = {}

@@ -19,12 +19,17 @@ Value = TypeVar("Value")
 
 
 class Halves(Generic[Value]):
-    """A bounded table from bytes to what they mean; see FieldTable."""
+    """A bounded table from bytes to what they mean; see FieldTable.
 
-    __slots__ = ("_capacity", "_old", "_seen", "_young", "known")
+    Each half holds at most ``capacity`` entries, and entries of at most ``max_raw_bytes`` together.
+    """
 
-    def __init__(self, capacity: int) -> None:
+    __slots__ = ("_capacity", "_max_raw_bytes", "_old", "_raw_bytes", "_seen", "_young", "known")
+
+    def __init__(self, capacity: int, max_raw_bytes: int = 2_097_152) -> None:
         self._capacity = capacity
+        self._max_raw_bytes = max_raw_bytes
+        self._raw_bytes = 0  # of the young half
         self._old: dict[bytes, Value] = {}
         self._seen: set[int] = set()  # hashes; that two differing lines share one is harmless
         self._young: dict[bytes, Value] = {}
@@ -52,9 +57,11 @@ class Halves(Generic[Value]):
         return False
 
     def _put(self, raw: bytes, value: Value) -> None:
-        if len(self._young) >= self._capacity:
+        self._raw_bytes += len(raw)
+        if len(self._young) >= self._capacity or self._raw_bytes > self._max_raw_bytes:
             self._old = dict(self._young)
             self._young.clear()
+            self._raw_bytes = len(raw)
         self._young[raw] = value
 
 
