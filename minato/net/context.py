@@ -212,5 +212,7 @@ def _make_tls_context(services: tuple[ServiceRuntime, ...]) -> ssl.SSLContext | 
     if not any(upstream.is_tls for service in services for upstream in service.upstreams):
         return None
     context = ssl.create_default_context()
+    # Python up to 3.11.3 takes a connection that was cut for one that ended; so might an attacker shorten a response.
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
     context.set_alpn_protocols(["http/1.1"])
     return context

@@ -88,14 +88,17 @@ class Timer:
         self._queued_tick = 0
         if self.due_s == NEVER:
             return
-        if int(self.due_s * _TICKS_PER_S + _TO_TICK_END) <= tick:
+        if self.due_s <= self._loop.now_s or int(self.due_s * _TICKS_PER_S + _TO_TICK_END) <= tick:
             self.due_s = NEVER
             self.action()
         else:
             self._queue()
 
     def _queue(self) -> None:
-        tick = self._queued_tick = int(self.due_s * _TICKS_PER_S + _TO_TICK_END)
+        due_s, now_s = self.due_s, self._loop.now_s
+        # What is due already runs in this very turn, or the next.
+        tick = int(due_s * _TICKS_PER_S + _TO_TICK_END) if due_s > now_s else int(now_s * _TICKS_PER_S)
+        self._queued_tick = tick
         self._queued_s = (tick - 1) / _TICKS_PER_S
         self._loop.queue_timer(tick, self)
 

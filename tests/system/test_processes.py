@@ -430,7 +430,9 @@ def test_clients_during_a_stop_get_whole_answers_or_none(minato: StartMinato, or
             except (ConnectionRefusedError, ConnectionResetError):
                 return
             except BaseException as error:
-                broken.append(error)
+                # One that was accepted, and closed before its request came, ends with a FIN or a RST: none.
+                if not (isinstance(error, Truncated) and str(error) == "no response"):
+                    broken.append(error)
                 return
 
     threads = [threading.Thread(target=ask, daemon=True) for _ in range(4)]
