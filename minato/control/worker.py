@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-import gc
 import itertools
 import logging
 import os
@@ -29,7 +28,6 @@ log = logging.getLogger("minato.worker")
 
 HEARTBEAT_S = 0.25
 FLUSH_S = 1.0
-_GC_OBJECTS = 20_000
 EXIT_CRASH = 1
 EXIT_BOOT_FAILURE = 3
 
@@ -166,8 +164,6 @@ class Worker:
 
     def run(self) -> None:
         """Turn the loop until the worker has drained or was told to stop."""
-        # Connections are freed without it; it only looks at what stays, again and again.
-        gc.set_threshold(_GC_OBJECTS, 20, 50)
         while self._state is not _State.STOPPED:
             self._loop.turn()
             while (number := self._signals.take()) is not None:
