@@ -11,6 +11,7 @@ import pytest
 from minato.net import context as context_module
 from minato.net.downstream import Downstream
 from minato.net.exchange import Exchange
+from minato.net.stream import RECV_BYTES
 from minato.shared.board import Counter
 from tests.net.hit_support import CACHE, HOT, MAX_AGE, make_hot
 from tests.net.proxy import Entries, OriginMaker, Proxy, ProxyMaker, hello, refused_port
@@ -204,6 +205,63 @@ def test_a_response_that_is_whole_with_its_fin_leaves_no_connection_in_the_pool(
         client.send(POST)
         assert client.receive().body == b"hello"
     assert [request.connection for request in there.requests] == [0] * 4 + [1]
+
+
+def filling(*fields: bytes) -> bytes:
+    """Return a response that is just as long as what is read at once."""
+    wire = hello(b"a" * 10_000, *fields)
+    wire = hello(b"a" * (10_000 + RECV_BYTES - len(wire)), *fields)
+    assert len(wire) == RECV_BYTES
+    return wire
+
+
+@pytest.mark.parametrize(
+    ("first", "behind"),
+    [
+        (hello(b"hello", DATE), b"FIN"),
+        (filling(DATE), b"FIN"),
+        (filling(DATE), hello(b"unasked", DATE)),
+        (filling(DATE), b"\r\n"),
+    ],
+    ids=["FIN", "FIN behind a filled read", "response behind a filled read", "line behind a filled read"],
+)
+@pytest.mark.parametrize("second", [POST, PUT], ids=["POST", "PUT"])
+def test_a_request_pipelined_behind_a_whole_response_is_not_risked_on_a_connection_that_is_no_good(
+    origin: OriginMaker, proxy: ProxyMaker, wholes: list[Exchange], first: bytes, behind: bytes, second: bytes
+) -> None:
+    """The next exchange begins in the very call that ends the first one, before any other event is heard of."""
+    go_on, sent = threading.Event(), threading.Event()
+
+    def script(connection: OriginConnection) -> None:
+        while (request := connection.read_request()) is not None:
+            if request.target != b"/end":
+                connection.send(first)
+                continue
+            assert go_on.wait(10)
+            connection.send(first if behind == b"FIN" else first + behind)
+            if behind == b"FIN":
+                connection.half_close()
+            sent.set()
+            connection.wait_closed()
+            return
+
+    there = origin(script)
+    here = proxy(there, retries=0)
+    with here.client() as client:
+        for _ in range(4):  # every other read of a response that fills one asks for more than that
+            assert client.request(target=b"/g").status == 200
+        whole_before = len(wholes)
+        client.send(request_bytes(target=b"/end") + second)
+        there.wait_requests(5)
+        with here.held():
+            go_on.set()
+            assert sent.wait(10)
+        assert client.receive().status == 200
+        response = client.receive()
+        assert (response.status, b"unasked" in response.body) == (200, False)
+        assert len(wholes) == whole_before + 1
+    assert [request.connection for request in there.requests] == [0] * 5 + [1]
+    assert here.counted(Counter.RETRIES) == 0
 
 
 @pytest.mark.parametrize("surplus", [b"x", hello(b"evil", DATE), b"\r\n"])
