@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from minato.config.model import Timeouts
 from minato.net import context as context_module
 from minato.net.downstream import Downstream
 from minato.net.exchange import Exchange
@@ -15,6 +16,7 @@ from minato.net.stream import RECV_BYTES
 from minato.shared.board import Counter
 from tests.net.hit_support import CACHE, HOT, MAX_AGE, make_hot
 from tests.net.proxy import Entries, OriginMaker, Proxy, ProxyMaker, hello, refused_port
+from tests.net.support import Clock
 from tests.system.harness import Client, OriginConnection, request_bytes
 
 DATE = b"Date: Tue, 14 Nov 2023 22:13:20 GMT"
@@ -457,3 +459,212 @@ def test_whole_answers_to_a_client_that_reads_nothing_wait_in_order(
         for number in range(200):
             assert client.receive().body == b"%4d" % number * 3000
     assert wholes
+
+
+def test_a_whole_answer_is_counted_and_logged_before_its_client_can_know_of_it(
+    origin: OriginMaker, proxy: ProxyMaker, wholes: list[Exchange]
+) -> None:
+    entries = Entries()
+    here = proxy(origin(echo), access_log=entries)
+    seen: list[tuple[int, int]] = []
+
+    class Watched(FaultySocket):
+        def send(self, data: bytes) -> int:
+            seen.append((len(entries.entries), here.board.row(0).get(Counter.REQUESTS_ACTIVE)))
+            return super().send(data)
+
+    def swap() -> None:
+        stream = the_client(here).stream
+        stream.sock = Watched(stream.sock, [])  # type: ignore[assignment]
+
+    with here.client() as client:
+        warm_up(client)
+        here.call(swap)
+        for _ in range(2):
+            warm_up(client)
+    assert seen == [(number, 0) for number in range(4, 10)]
+    assert len(wholes) >= 6
+
+
+# -- deadlines
+
+
+def let_pass(here: Proxy, clock: Clock, seconds: float) -> None:
+    let_turn(here)
+    clock.advance(seconds)
+    let_turn(here)
+
+
+@EXPRESS
+@pytest.mark.parametrize("times", [0, 1, 3])
+@pytest.mark.parametrize("wire", [GET, POST], ids=["GET", "POST"])
+def test_the_deadlines_of_a_client_do_not_run_while_its_whole_request_waits_for_an_answer(
+    clock: Clock, origin: OriginMaker, proxy: ProxyMaker, express: bool, times: int, wire: bytes
+) -> None:
+    answer = threading.Event()
+
+    def script(connection: OriginConnection) -> None:
+        for _ in range(times):
+            assert connection.read_request() is not None
+            connection.send(hello(b"hello", DATE))
+        assert connection.read_request() is not None
+        assert answer.wait(10)
+        connection.send(hello(b"late", DATE))
+
+    timeouts = Timeouts(client_header_s=5.0, client_idle_s=7.0, client_body_s=5.0, response_s=60.0)
+    there = origin(script)
+    here = proxy(there, express=express, timeouts=timeouts)
+    with here.client() as client:
+        for _ in range(times):
+            client.send(wire)
+            assert client.receive().body == b"hello"
+        client.send(wire)
+        there.wait_requests(times + 1)
+        for _ in range(3):
+            let_pass(here, clock, 8.0)
+        answer.set()
+        assert client.receive().body == b"late"
+
+
+@EXPRESS
+@pytest.mark.parametrize("lane", ["forwarded", "hot"])
+def test_the_deadlines_of_a_client_run_behind_a_whole_answer(
+    clock: Clock, origin: OriginMaker, proxy: ProxyMaker, express: bool, lane: str
+) -> None:
+    timeouts = Timeouts(client_header_s=5.0, client_idle_s=20.0, upstream_idle_s=500.0)
+    there = origin(lambda connection: answer_always(connection, hello(b"hello", b"Cache-Control: max-age=600")))
+    here = proxy(there, express=express, timeouts=timeouts, **({"cache": CACHE} if lane == "hot" else {}))
+    with here.client() as idle, here.client() as half:
+        for _ in range(6):
+            for client in (idle, half):
+                assert client.request(target=b"/g").body == b"hello"
+            let_pass(here, clock, 8.0)
+        half.send(GET[:10])
+        let_pass(here, clock, 4.0)
+        let_pass(here, clock, 1.5)
+        assert half.receive().status == 408
+        assert not idle.is_closed(0.02)
+        let_pass(here, clock, 7.0)
+        assert idle.is_closed()
+
+
+def test_a_pooled_connection_whose_upstream_takes_no_more_is_not_pooled_again(
+    origin: OriginMaker, proxy: ProxyMaker
+) -> None:
+    """Its answer to the present request may be there whole all the same."""
+    there = origin(echo)
+    here = proxy(there, retries=0)
+    with here.client() as client:
+        warm_up(client)
+
+        def break_it() -> None:
+            (connection,) = next(iter(here.server._context.pool._idle.values()))
+            connection.stream.sock = FaultySocket(connection.stream.sock, [1, BrokenPipeError()])  # type: ignore[assignment]
+
+        here.call(break_it)
+        with here.held():
+            client.send(GET)
+            there.connections[0].send(hello(b"early", DATE))
+        response = client.receive()
+        assert response.status in (200, 502)
+        let_turn(here)
+        assert pooled(here) == 0 or there.accepted == 2
+        warm_up(client)
+    assert there.accepted == 2
+
+
+# -- one exchange at a time
+
+
+@EXPRESS
+@pytest.mark.parametrize("first", [GET, POST], ids=["GET", "POST"])
+@pytest.mark.parametrize("second", [GET, POST], ids=["GET", "POST"])
+def test_a_whole_request_that_comes_during_an_exchange_waits_for_its_end(
+    origin: OriginMaker, proxy: ProxyMaker, express: bool, first: bytes, second: bytes
+) -> None:
+    answer = threading.Semaphore(0)
+
+    def script(connection: OriginConnection) -> None:
+        while (request := connection.read_request()) is not None:
+            assert answer.acquire(timeout=10)
+            connection.send(hello(request.method, DATE))
+
+    there = origin(script)
+    here = proxy(there, express=express)
+    with here.client() as client:
+        for _ in range(4):
+            before = len(there.requests)
+            client.send(first)
+            there.wait_requests(before + 1)
+            for _ in range(2):
+                client.send(second)
+                let_turn(here)
+            assert len(there.requests) == before + 1
+            answer.release(3)
+            assert [client.receive().body for _ in range(3)] == [wire.partition(b" ")[0] for wire in (first, second, second)]
+    assert len(there.connections) == 1
+
+
+@EXPRESS
+@pytest.mark.parametrize("wire", [GET, POST], ids=["GET", "POST"])
+def test_a_client_that_ends_its_half_behind_a_whole_request_is_answered_and_closed(
+    origin: OriginMaker, proxy: ProxyMaker, express: bool, wire: bytes
+) -> None:
+    answer = threading.Semaphore(0)
+
+    def script(connection: OriginConnection) -> None:
+        while (request := connection.read_request()) is not None:
+            assert answer.acquire(timeout=10)
+            connection.send(hello(request.method, DATE))
+
+    here = proxy(origin(script), express=express)
+    for _ in range(4):
+        with here.client() as client:
+            client.send(wire)
+            if not express:
+                let_turn(here)
+            client.half_close()
+            let_turn(here)
+            answer.release()
+            assert client.receive().body == wire.partition(b" ")[0]
+            assert client.is_closed()
+            let_turn(here)
+            assert not here.server._clients
+
+
+CHUNKED_POST = request_bytes(b"POST", b"/p", fields=[(b"Transfer-Encoding", b"chunked")]) + b"3\r\nabc\r\n0\r\n\r\n"
+
+
+@pytest.mark.xfail(strict=True, reason="a body that is all there, but waits for the upstream, counts as cut by the FIN")
+@pytest.mark.parametrize(("express", "wire"), [(False, POST), (False, CHUNKED_POST), (True, CHUNKED_POST)])
+def test_a_client_that_ends_its_half_behind_a_body_that_waits_for_a_connection_is_answered(
+    origin: OriginMaker, proxy: ProxyMaker, express: bool, wire: bytes
+) -> None:
+    here = proxy(origin(echo), express=express)
+    with here.client() as client:
+        with here.held():
+            client.send(wire)
+            client.half_close()
+        assert client.receive().status == 200
+
+
+@pytest.mark.parametrize("cached", [False, True])
+def test_whole_requests_of_a_client_that_reads_nothing_are_not_all_taken_up(
+    origin: OriginMaker, proxy: ProxyMaker, cached: bool
+) -> None:
+    body = b"x" * 60_000
+    there = origin(lambda connection: answer_always(connection, hello(body, DATE, MAX_AGE)))
+    here = proxy(there, **({"cache": CACHE} if cached else {}))
+
+    def pending() -> int:
+        return the_client(here).stream.pending_bytes
+
+    with here.client(rcvbuf_bytes=4096) as client:
+        for _ in range(200):
+            client.send(GET)
+            let_turn(here)
+        for _ in range(20):
+            let_turn(here)
+        assert here.call(pending) < 600_000
+        for _ in range(200):
+            assert client.receive().body == body
