@@ -6,6 +6,7 @@ import re
 import socket
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import ip_network
 
 import pytest
 
@@ -349,7 +350,7 @@ def test_a_head_that_differs_from_a_hot_one_in_more_than_the_cookie_gets_its_own
     with proxy(origin(echo_all), cache=CACHE).client() as client:
         hot = make_hot(client, lanes, request_bytes(fields=BASE))
         for _ in range(5):
-            head, body = ask(client, like)
+            _, body = ask(client, like)
             if method == b"HEAD":
                 assert body == b""
             else:
@@ -393,6 +394,28 @@ def test_the_same_bytes_of_two_clients_go_on_for_each_of_them(
     for client in clients:
         client.close()
     assert [request.get(b"x-forwarded-for") for request in there.requests] == [b"127.0.0.1", b"127.0.0.2"] * 5
+
+
+@pytest.mark.parametrize("cookie", [b"", b"Cookie: sid=1\r\n"])
+def test_the_same_bytes_of_a_trusted_proxy_and_of_a_stranger_are_two_requests_to_the_cache(
+    origin: OriginMaker, proxy: ProxyMaker, cookie: bytes
+) -> None:
+    def script(connection: OriginConnection) -> None:
+        while (request := connection.read_request()) is not None:
+            connection.send(hello(b"by %b" % (request.get(b"x-forwarded-proto") or b""), MAX_AGE))
+
+    there = origin(script)
+    here = proxy(there, cache=CACHE, trusted_proxies=(ip_network("127.0.0.2"),))
+    wire = GET[:-2] + b"X-Forwarded-Proto: https\r\n" + cookie + b"\r\n"
+    said = {"127.0.0.1": b"by http", "127.0.0.2": b"by https"}
+    clients = {address: socket.create_connection(("127.0.0.1", here.port), 5.0, (address, 0)) for address in said}
+    for _ in range(6):
+        for address, client in clients.items():
+            client.sendall(wire)
+            assert client.recv(65_536).endswith(b"\r\n\r\n" + said[address])
+    for client in clients.values():
+        client.close()
+    assert len(there.requests) == 2
 
 
 @pytest.mark.xfail(strict=True, reason="a hot answer outlives, for its second, a newer variant of another Vary")

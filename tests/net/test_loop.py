@@ -270,7 +270,7 @@ def test_without_its_reader_an_fd_is_the_handlers_again(loop: Loop, pair: Pair) 
 @pytest.mark.parametrize("way", ["remove", "forget"])
 def test_a_reader_goes_with_its_fd(loop: Loop, pair: Pair, way: str) -> None:
     """Who gets the number next has no reader unless it sets one."""
-    near, far = pair()
+    near, _ = pair()
     other, far_of_other = pair()
     fd = near.fileno()
     loop.add(fd, READ, lambda _: pytest.fail("the old handler"))

@@ -362,7 +362,7 @@ def test_what_the_kernel_does_not_take_at_once_is_sent_as_it_can_be(loop: Loop, 
 
 
 def test_a_full_socket_takes_nothing_at_once_and_its_deadline_runs(clock: Clock, loop: Loop, pair: Pair) -> None:
-    near, far = pair()
+    near, _ = pair()
     fill(near)
     near.setblocking(False)
     stream, owner = recorded_stream(loop, near, 10.0)

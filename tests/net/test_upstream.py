@@ -499,7 +499,7 @@ def test_a_known_response_behind_an_interim_one_is_the_final_one(whole_bench: Be
 
 def test_a_known_response_inside_the_body_of_another_one_is_body(whole_bench: Bench) -> None:
     exchange = WholeExchange()
-    connection, peer = whole_bench.connect(exchange)
+    _, peer = whole_bench.connect(exchange)
     peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (2 * len(OK)))
     turn_until(whole_bench.loop, lambda: exchange.statuses)
     for _ in range(2):
