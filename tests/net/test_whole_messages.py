@@ -255,6 +255,8 @@ BAD_CHUNKS = {
     "sign": b"+5\r\nhello\r\n0\r\n\r\n",
     "0x": b"0x5\r\nhello\r\n0\r\n\r\n",
     "space": b"5 \r\nhello\r\n0\r\n\r\n",
+    "other bytes for CRLF": b"5\r\nhelloxx0\r\n\r\n",
+    "LF CR": b"5\r\nhello\n\r0\r\n\r\n",
     "huge": b"fffffffffffffffff\r\nhello\r\n0\r\n\r\n",
     "no digits": b"\r\nhello\r\n0\r\n\r\n",
     "framing trailer": b"5\r\nhello\r\n0\r\nContent-Length: 3\r\n\r\n",
@@ -417,8 +419,8 @@ def test_a_whole_body_for_nobody_is_answered_and_the_connection_stays(play_all: 
 )
 def test_a_whole_request_over_a_limit_is_refused_as_any(play_all: PlayAll, limits: Limits, wire: bytes) -> None:
     """Behind one that is within it and differs in the cookie alone, as far as there is such a one."""
-    within = re.sub(rb"Cookie: y+", b"Cookie: y", wire)
-    if within == wire or limits.header_fields == 4:
+    within = re.sub(rb"Cookie: y+", b"Cookie: y", wire).replace(b"Cookie: \r\n", b"")
+    if within == wire:
         within = GET
     told = assert_alike(play_all(echo_body, converse(within, within, within, wire), limits=limits))
     assert {line[:12] for line in told.down[3::4]} <= {b"HTTP/1.1 431", b"HTTP/1.1 414"}
