@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from ipaddress import ip_network
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 
 from minato.config.model import CacheConfig, Limits, Timeouts
+from minato.net.context import WorkerContext
+from minato.net.forwarding import render_upstream_request
+from minato.protocol.forward import join_target
+from minato.protocol.message import RequestHead
 from tests.net.proxy import OriginMaker, ProxyMaker, hello
+from tests.net.upstream_bench import upstream_of
+from tests.protocol.differential import Worker
 from tests.system.harness import request_bytes
 from tests.system.harness.origin import respond_always
 
@@ -107,3 +116,56 @@ def test_a_head_of_an_upstream_beyond_all_measure_is_502(
 ) -> None:
     with proxy(origin(respond_always(hello(b"hello", *lines))), express=express, retries=0).client() as client:
         assert client.request().status == 502
+
+
+# -- heads that are kept as they were rendered
+
+
+def known_head(wire: bytes) -> RequestHead:
+    """Return a head that is kept and shared."""
+    worker = Worker(Limits())
+    heads = [worker.server_codec().read_whole(wire) for _ in range(3)]
+    assert heads[2] is not None
+    assert heads[2].memo is not None
+    return heads[2]
+
+
+def stranger_context() -> WorkerContext:
+    return cast(WorkerContext, SimpleNamespace(trusts_some=False))
+
+
+PLACES = [
+    upstream_of(),
+    replace(upstream_of(), prefix=b"/one"),
+    replace(upstream_of(), query=b"two=2"),
+    replace(upstream_of(), prefix=b"/one", query=b"two=2"),
+]
+COOKIE_LINES = [[], [(b"Cookie", b"a=1")]]
+
+
+@pytest.mark.parametrize("fields", COOKIE_LINES)
+def test_a_kept_head_goes_to_each_upstream_with_its_own_target_and_for_each_client(
+    fields: list[tuple[bytes, bytes]],
+) -> None:
+    wire = request_bytes(target=b"/x?y", fields=[(b"Accept", b"x"), *fields])
+    head = known_head(wire)
+    for _ in range(2):
+        for client in (b"192.0.2.1", b"192.0.2.2", b"192.0.2.1"):
+            for upstream in (*PLACES, *reversed(PLACES)):
+                fresh = replace(head, memo=None)
+                rendered = render_upstream_request(stranger_context(), client, head, None, upstream)
+                assert rendered == render_upstream_request(stranger_context(), client, fresh, None, upstream)
+                assert b"x-forwarded-for: " + client in rendered
+                assert rendered.startswith(b"GET " + join_target(upstream.prefix, upstream.query, b"/x?y") + b" ")
+
+
+@pytest.mark.parametrize("fields", COOKIE_LINES)
+@pytest.mark.parametrize("first", ["as received", "altered"])
+def test_what_the_cache_alters_of_a_kept_head_goes_on_that_once(fields: list[tuple[bytes, bytes]], first: str) -> None:
+    head = known_head(request_bytes(fields=[(b"Accept", b"x"), *fields]))
+    altered = [*head.block.end_to_end, (b"if-none-match", b'"1"')]
+    for number in range(4):
+        is_altered = bool(number % 2) == (first == "as received")
+        given = altered if is_altered else None
+        wire = render_upstream_request(stranger_context(), b"192.0.2.1", head, given, PLACES[0])
+        assert (b"if-none-match" in wire) == is_altered

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import re
+import socket
 from collections.abc import Callable
 from dataclasses import replace
+from ipaddress import ip_network
 
 import pytest
 
+from minato.config.model import ListenAddress
+from minato.net.bound import BoundListener
+from minato.net.resolve import ResolvedAddress
+from minato.net.server import Server
 from tests.net.hit_support import (
     CACHE,
     EXCHANGE,
@@ -21,6 +28,7 @@ from tests.net.hit_support import (
 )
 from tests.net.proxy import OriginMaker, Proxy, ProxyMaker, hello
 from tests.system.harness import Client, OriginConnection, request_bytes
+from tests.system.harness.origin import respond_always
 
 
 def test_age_grows_with_the_next_second_and_is_hot_again_in_it(
@@ -309,3 +317,150 @@ def test_what_must_be_validated_each_time_is_never_hot(
         for _ in range(5):
             ask(client)
     assert (set(lanes), len(there.requests)) == ({EXCHANGE}, 5)
+
+
+# -- heads that are like a hot one
+
+
+def echo_all(connection: OriginConnection) -> None:
+    """Say all that the request said, and that all of it may be stored."""
+    while (request := connection.read_request()) is not None:
+        connection.send(hello(b"" if request.method == b"HEAD" else request.head, MAX_AGE, b"Vary: X-Kind"))
+
+
+BASE = [(b"X-Kind", b"1"), (b"Accept", b"a"), (b"Cookie", b"sid=1")]
+LIKE = {
+    "method": (b"HEAD", b"/", BASE),
+    "query": (b"GET", b"/?", BASE),
+    "target": (b"GET", b"/1", BASE),
+    "field": (b"GET", b"/", [(b"X-Kind", b"2"), *BASE[1:]]),
+    "no field": (b"GET", b"/", BASE[1:]),
+    "two fields": (b"GET", b"/", [BASE[0], *BASE]),
+    "field in the cookie's line": (b"GET", b"/", [*BASE[1:2], (b"Cookie", b"sid=1; X-Kind: 1")]),
+    "cookie of another name": (b"GET", b"/", [*BASE[1:2], (b"Cookie2", b"sid=1"), (b"X-Kind", b"2")]),
+}
+
+
+@pytest.mark.parametrize("kind", LIKE)
+def test_a_head_that_differs_from_a_hot_one_in_more_than_the_cookie_gets_its_own_answer(
+    origin: OriginMaker, proxy: ProxyMaker, lanes: list[str], kind: str
+) -> None:
+    method, target, fields = LIKE[kind]
+    like = request_bytes(method, target, fields=fields)
+    with proxy(origin(echo_all), cache=CACHE).client() as client:
+        hot = make_hot(client, lanes, request_bytes(fields=BASE))
+        for _ in range(5):
+            _, body = ask(client, like)
+            if method == b"HEAD":
+                assert body == b""
+            else:
+                assert body.startswith(b"%b %b HTTP" % (method, target))
+                kinds = b",".join(value for name, value in fields if name == b"X-Kind")
+                assert b",".join(re.findall(rb"\r\nx-kind: ([^\r]*)", body)) == kinds
+            assert ask(client, request_bytes(fields=BASE)) == hot
+        assert lanes[-1] == HOT
+
+
+def test_the_same_request_on_another_address_is_answered_by_the_service_there(
+    origin: OriginMaker, lanes: list[str]
+) -> None:
+    there = [origin(respond_always(hello(b"service %d" % number, MAX_AGE))) for number in (1, 2)]
+    here = TwoAddresses(*[one.port for one in there], cache=CACHE)
+    try:
+        with here.client() as first, Client(here.other_port) as second:
+            for number in range(8):
+                for wire in (GET, GET[:-2] + b"Cookie: sid=%d\r\n\r\n" % number):
+                    assert [ask(first, wire)[1], ask(second, wire)[1]] == [b"service 1", b"service 2"]
+            assert make_hot(second, lanes)[1] == b"service 2"
+            assert make_hot(first, lanes)[1] == b"service 1"
+    finally:
+        here.close()
+        here.other.close()
+
+
+@pytest.mark.parametrize("cookie", [b"", b"Cookie: sid=1\r\n"])
+def test_the_same_bytes_of_two_clients_go_on_for_each_of_them(
+    origin: OriginMaker, proxy: ProxyMaker, cookie: bytes
+) -> None:
+    there = origin(respond_always(hello(b"hello")))
+    here = proxy(there)
+    addresses = ["127.0.0.1", "127.0.0.2"]
+    wire = GET[:-2] + cookie + b"\r\n"
+    clients = [socket.create_connection(("127.0.0.1", here.port), 5.0, (address, 0)) for address in addresses]
+    for _ in range(5):
+        for client in clients:
+            client.sendall(wire)
+            assert client.recv(65_536).endswith(b"hello")
+    for client in clients:
+        client.close()
+    assert [request.get(b"x-forwarded-for") for request in there.requests] == [b"127.0.0.1", b"127.0.0.2"] * 5
+
+
+@pytest.mark.parametrize("cookie", [b"", b"Cookie: sid=1\r\n"])
+def test_the_same_bytes_of_a_trusted_proxy_and_of_a_stranger_are_two_requests_to_the_cache(
+    origin: OriginMaker, proxy: ProxyMaker, cookie: bytes
+) -> None:
+    def script(connection: OriginConnection) -> None:
+        while (request := connection.read_request()) is not None:
+            connection.send(hello(b"by %b" % (request.get(b"x-forwarded-proto") or b""), MAX_AGE))
+
+    there = origin(script)
+    here = proxy(there, cache=CACHE, trusted_proxies=(ip_network("127.0.0.2"),))
+    wire = GET[:-2] + b"X-Forwarded-Proto: https\r\n" + cookie + b"\r\n"
+    said = {"127.0.0.1": b"by http", "127.0.0.2": b"by https"}
+    clients = {address: socket.create_connection(("127.0.0.1", here.port), 5.0, (address, 0)) for address in said}
+    for _ in range(6):
+        for address, client in clients.items():
+            client.sendall(wire)
+            assert client.recv(65_536).endswith(b"\r\n\r\n" + said[address])
+    for client in clients.values():
+        client.close()
+    assert len(there.requests) == 2
+
+
+@pytest.mark.xfail(strict=True, reason="a hot answer outlives, for its second, a newer variant of another Vary")
+@pytest.mark.parametrize("cookie", [b"1", b"2"])
+def test_a_newer_variant_of_another_vary_ends_a_hot_answer_that_the_same_request_would_no_longer_select(
+    origin: OriginMaker, proxy: ProxyMaker, lanes: list[str], cookie: bytes
+) -> None:
+    vary = [b"Vary: X-Kind"]
+
+    def script(connection: OriginConnection) -> None:
+        while connection.read_request() is not None:
+            connection.send(hello(vary[0], MAX_AGE, vary[0]))
+
+    with proxy(origin(script), cache=CACHE).client() as client:
+        for number in range(4):
+            make_hot(client, lanes, request_bytes(fields=[(b"X-Kind", b"a"), (b"Cookie", b"%d" % number)]))
+        vary[0] = b"Vary: Cookie"
+        ask(client, request_bytes(fields=[(b"X-Kind", b"b"), (b"Cookie", cookie)]))
+        assert lanes[-1] == EXCHANGE
+        answered = ask(client, request_bytes(fields=[(b"X-Kind", b"a"), (b"Cookie", cookie)]))[1]
+        weighed = ask(client, request_bytes(fields=[(b"X-Kind", b"a"), (b"Cookie", cookie), (b"Pragma", b"x")]))[1]
+        assert answered == weighed == b"Vary: Cookie"
+
+
+class TwoAddresses(Proxy):
+    """The same host on two listen addresses, a service on each."""
+
+    def _make_server(self) -> Server:
+        self.other = socket.create_server(("127.0.0.1", 0))
+        self.other.setblocking(False)
+        self.other_port: int = self.other.getsockname()[1]
+        (service,) = self.config.services
+        address = ListenAddress("127.0.0.1", self.other_port)
+        first, second = service.upstreams
+        services = replace(service, upstreams=(first,)), replace(service, listen=address, upstreams=(second,))
+        self.config = replace(self.config, services=services)
+        addresses = {one.key: (ResolvedAddress(socket.AF_INET, (one.host, one.port)),) for one in (first, second)}
+        return Server(
+            config=self.config,
+            loop=self.loop,
+            board=self.board,
+            slot=0,
+            own=[BoundListener(service.listen, self._listener), BoundListener(address, self.other)],
+            orphans=[],
+            addresses=addresses,
+            wake_health=lambda: None,
+            access_log=None,
+        )

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minato.net import loop as loop_module
-from minato.net.loop import READ, WRITE, Loop
+from minato.net.loop import ENDED, READ, WRITE, Loop
 from tests.net.support import Clock, settle
 
 Pair = Callable[[], tuple[socket.socket, socket.socket]]
@@ -231,6 +231,115 @@ def test_a_stale_event_does_not_reach_who_has_the_fd_now(loop: Loop, pair: Pair)
     assert (len(called), wrong) == (1, [])
 
 
+# -- readers
+
+
+def test_a_reader_hears_of_bytes_alone_and_the_handler_of_all_else(loop: Loop, pair: Pair) -> None:
+    near, far = pair()
+    told: list[object] = []
+    loop.add(near.fileno(), READ, told.append)
+    loop.set_reader(near.fileno(), lambda: told.append("reader"))
+    far.send(b"x")
+    loop.turn(1.0)
+    assert told == ["reader"]
+    loop.modify(near.fileno(), READ | WRITE)
+    loop.turn(1.0)
+    loop.modify(near.fileno(), WRITE)
+    loop.turn(1.0)
+    assert told == ["reader", READ | WRITE, WRITE]
+    loop.modify(near.fileno(), READ | ENDED)
+    far.close()
+    loop.turn(1.0)
+    assert told[3] == READ | ENDED
+
+
+def test_without_its_reader_an_fd_is_the_handlers_again(loop: Loop, pair: Pair) -> None:
+    near, far = pair()
+    told: list[object] = []
+    loop.add(near.fileno(), READ, told.append)
+    loop.set_reader(near.fileno(), lambda: told.append("one"))
+    loop.set_reader(near.fileno(), lambda: told.append("other"))
+    far.send(b"x")
+    loop.turn(1.0)
+    loop.set_reader(near.fileno(), None)
+    loop.set_reader(near.fileno(), None)
+    loop.turn(1.0)
+    assert told == ["other", READ]
+
+
+@pytest.mark.parametrize("way", ["remove", "forget"])
+def test_a_reader_goes_with_its_fd(loop: Loop, pair: Pair, way: str) -> None:
+    """Who gets the number next has no reader unless it sets one."""
+    near, _ = pair()
+    other, far_of_other = pair()
+    fd = near.fileno()
+    loop.add(fd, READ, lambda _: pytest.fail("the old handler"))
+    loop.set_reader(fd, lambda: pytest.fail("the old reader"))
+    if way == "remove":
+        loop.remove(fd)
+    os.dup2(other.fileno(), fd)
+    if way == "forget":
+        loop.forget(fd)
+    masks: list[int] = []
+    loop.add(fd, READ, masks.append)
+    far_of_other.send(b"x")
+    settle(loop)
+    assert masks
+    assert set(masks) == {READ}
+
+
+@pytest.mark.parametrize("way", ["remove", "forget"])
+def test_a_stale_event_does_not_reach_the_reader_of_who_has_the_fd_now(loop: Loop, pair: Pair, way: str) -> None:
+    pairs = [pair(), pair()]
+    fresh, far_of_fresh = pair()
+    wrong: list[int] = []
+    called: list[int] = []
+
+    def reader_of(number: int) -> Callable[[], None]:
+        def reader() -> None:
+            called.append(number)
+            other = pairs[1 - number][0].fileno()
+            if way == "remove":
+                loop.remove(other)
+            os.dup2(fresh.fileno(), other)
+            if way == "forget":
+                loop.forget(other)
+            loop.add(other, READ, wrong.append)
+            loop.set_reader(other, lambda: wrong.append(other))
+
+        return reader
+
+    for number, (near, far) in enumerate(pairs):
+        loop.add(near.fileno(), READ, lambda _: pytest.fail("the handler"))
+        loop.set_reader(near.fileno(), reader_of(number))
+        far.send(b"x")
+    loop.turn(1.0)
+    assert (len(called), wrong) == (1, [])
+    loop.remove(pairs[called[0]][0].fileno())
+    far_of_fresh.send(b"y")
+    loop.turn(1.0)
+    assert len(wrong) == 1, "its own event does"
+
+
+def test_a_reader_that_is_taken_away_in_the_turn_of_its_event_is_not_called(loop: Loop, pair: Pair) -> None:
+    pairs = [pair(), pair()]
+    told: list[object] = []
+
+    def reader_of(number: int) -> Callable[[], None]:
+        def reader() -> None:
+            told.append("reader")
+            loop.set_reader(pairs[1 - number][0].fileno(), None)
+
+        return reader
+
+    for number, (near, far) in enumerate(pairs):
+        loop.add(near.fileno(), READ, told.append)
+        loop.set_reader(near.fileno(), reader_of(number))
+        far.send(b"x")
+    loop.turn(1.0)
+    assert told == ["reader", READ]
+
+
 def test_set_handler_hands_an_fd_over(loop: Loop, pair: Pair) -> None:
     near, far = pair()
     masks: list[int] = []
@@ -300,6 +409,21 @@ class Buggy:
         self.crashes += 1
         if self._crash_too:
             raise ZeroDivisionError("another bug")
+
+
+@pytest.mark.parametrize("crash_too", [False, True])
+def test_a_bug_in_a_reader_ends_its_owner_alone(
+    loop: Loop, pair: Pair, caplog: pytest.LogCaptureFixture, crash_too: bool
+) -> None:
+    buggy = [Buggy(crash_too), Buggy(crash_too)]
+    for owner in buggy:
+        near, far = pair()
+        loop.add(near.fileno(), READ, owner.handle)
+        loop.set_reader(near.fileno(), owner.act)
+        far.send(b"x")
+    loop.turn(1.0)
+    assert [owner.crashes for owner in buggy] == [1, 1]
+    assert "ZeroDivisionError: a bug" in caplog.text
 
 
 @pytest.mark.parametrize("crash_too", [False, True])

@@ -322,3 +322,131 @@ def test_a_socketpair_will_do(loop: Loop) -> None:
         turn_until(loop, lambda: owner.received)
         assert (far.recv(10), owner.received) == (b"ping", b"pong")
         assert isinstance(stream, Stream)
+
+
+# -- sending at once
+
+
+def test_what_is_sent_at_once_does_not_wait_for_the_turn(loop: Loop, pair: Pair) -> None:
+    near, far = pair()
+    stream, owner = recorded_stream(loop, near)
+    stream.send_now(b"now")
+    assert (read_available(far), stream.pending_bytes, stream.sent_bytes) == (b"now", 0, 3)
+    settle(loop)
+    assert (read_available(far), owner.told) == (b"", [])
+
+
+def test_what_is_sent_at_once_stays_behind_what_is_queued(loop: Loop, pair: Pair) -> None:
+    near, far = pair()
+    stream, _ = recorded_stream(loop, near)
+    stream.write(b"one ")
+    stream.send_now(b"two ")
+    stream.write(b"three")
+    assert read_available(far) == b""
+    settle(loop)
+    assert read_exactly(far, 13) == b"one two three"
+    assert (stream.pending_bytes, stream.sent_bytes) == (0, 13)
+
+
+def test_what_the_kernel_does_not_take_at_once_is_sent_as_it_can_be(loop: Loop, pair: Pair) -> None:
+    near, far = pair()
+    stream, owner = recorded_stream(loop, near)
+    stream.send_now(BIG)
+    assert 0 < stream.pending_bytes < len(BIG)
+    assert stream.pending_bytes + stream.sent_bytes == len(BIG)
+    assert stream.congested
+    stream.send_now(b"the end")
+    assert read_all_turning(loop, far, len(BIG) + 7) == BIG + b"the end"
+    turn_until(loop, lambda: not stream.pending_bytes)
+    assert (stream.sent_bytes, owner.told) == (len(BIG) + 7, ["drained", "flushed"])
+
+
+def test_a_full_socket_takes_nothing_at_once_and_its_deadline_runs(clock: Clock, loop: Loop, pair: Pair) -> None:
+    near, _ = pair()
+    fill(near)
+    near.setblocking(False)
+    stream, owner = recorded_stream(loop, near, 10.0)
+    stream.send_now(b"late")
+    assert (stream.pending_bytes, stream.sent_bytes) == (4, 0)
+    settle(loop)
+    clock.advance(9.0)
+    settle(loop)
+    assert owner.told == []
+    clock.advance(1.1)
+    settle(loop)
+    assert owner.told[:1] == ["write failed"]
+    assert isinstance(owner.error, TimeoutError)
+
+
+def test_sending_at_once_to_a_peer_that_reset_fails_later_and_once(loop: Loop, pair: Pair) -> None:
+    near, far = pair()
+    stream, owner = recorded_stream(loop, near)
+    stream.pause_reading()
+    reset(far)
+    stream.send_now(b"x")
+    assert owner.told == []
+    stream.send_now(b"y")
+    turn_until(loop, lambda: "write failed" in owner.told)
+    settle(loop)
+    assert owner.told.count("write failed") == 1
+    assert stream.pending_bytes == 0
+
+
+def test_a_closed_stream_sends_nothing_at_once(loop: Loop, pair: Pair) -> None:
+    near, _ = pair()
+    stream, owner = recorded_stream(loop, near)
+    stream.close()
+    stream.send_now(b"x")
+    settle(loop)
+    assert (stream.pending_bytes, stream.sent_bytes, owner.told) == (0, 0, [])
+
+
+# -- the peer's end, told with the bytes in front of it
+
+
+@pytest.mark.parametrize("tells_end", [True, False])
+def test_an_end_is_known_with_the_bytes_in_front_of_it(loop: Loop, pair: Pair, tells_end: bool) -> None:
+    near, far = pair()
+    owner = Recorder()
+    stream = owner.stream = Stream(loop, near, owner, 60.0, tells_end=tells_end)
+    stream.start()
+    far.sendall(b"first")
+    settle(loop)
+    assert (owner.received, stream.peer_ended) == (b"first", False)
+    far.sendall(b"last")
+    far.shutdown(socket.SHUT_WR)
+    turn_until(loop, lambda: owner.received == b"firstlast")
+    assert owner.told == []
+    assert stream.peer_ended == tells_end
+    settle(loop)
+    assert owner.told == ["end"]
+
+
+@pytest.mark.parametrize("tells_end", [True, False])
+def test_an_end_while_paused_does_not_spin_and_is_read_once_resumed(loop: Loop, pair: Pair, tells_end: bool) -> None:
+    near, far = pair()
+    owner = Recorder()
+    stream = owner.stream = Stream(loop, near, owner, 60.0, tells_end=tells_end)
+    stream.start()
+    stream.pause_reading()
+    far.sendall(b"last")
+    far.shutdown(socket.SHUT_WR)
+    assert loop._poll(0.1, 8) == []
+    settle(loop)
+    assert owner.readable == 0
+    stream.resume_reading()
+    turn_until(loop, lambda: owner.told == ["end"])
+    assert (owner.received, stream.peer_ended) == (b"last", tells_end)
+    assert loop._poll(0.05, 8) == [], "paused at the end, it says no more"
+
+
+def test_a_stream_that_reads_and_waits_to_write_hears_of_both(loop: Loop, pair: Pair) -> None:
+    near, far = pair()
+    stream, owner = recorded_stream(loop, near)
+    stream.write(BIG)
+    settle(loop)
+    assert stream.pending_bytes
+    far.sendall(b"meanwhile")
+    assert read_all_turning(loop, far, len(BIG)) == BIG
+    turn_until(loop, lambda: owner.received == b"meanwhile")
+    assert not stream.pending_bytes

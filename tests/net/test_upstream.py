@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 
 import pytest
 
-from minato.config.model import Timeouts
+from minato.config.model import Limits, Timeouts
 from minato.net.loop import Loop
-from minato.net.upstream import ConnectionState
+from minato.net.stream import RECV_BYTES
+from minato.net.upstream import ConnectionState, UpstreamConnection
+from minato.protocol.message import ResponseHead
 from tests.net.support import Clock, read_available, read_exactly, reset, settle, turn_until
 from tests.net.upstream_bench import (
     BIG,
@@ -18,6 +21,7 @@ from tests.net.upstream_bench import (
     Exchange,
     request_head,
 )
+from tests.protocol.differential import Worker
 
 # -- reuse
 
@@ -323,3 +327,183 @@ def test_a_switch_gives_the_stream_away_with_what_came_behind(bench: Bench) -> N
     stream, early = connection.start_tunnel()
     assert (early, connection.state) == (b"first frame", ConnectionState.TUNNEL)
     stream.close()
+
+
+# -- responses that come whole
+
+
+class WholeExchange(Exchange):
+    """One that takes a response whole."""
+
+    def __init__(self, *, complete: bool = True) -> None:
+        super().__init__(complete=complete)
+        self.takes_whole = True
+
+    def on_whole_response(self, head: ResponseHead, data: bytes, body_at: int) -> None:
+        self.heads.append(head)
+        self.body += data[body_at:]
+        self.told.append("whole")
+
+    @property
+    def is_over(self) -> bool:
+        return "whole" in self.told or super().is_over
+
+
+@pytest.fixture
+def whole_bench(bench: Bench) -> Bench:
+    """A bench whose connections know ``OK`` and a like of it that says close."""
+    worker = Worker(Limits())
+    bench.make_codec = worker.client_codec
+    for response in (OK, CLOSES, FILLS) * 3:
+        codec = worker.client_codec()
+        codec.expect_response(b"GET", b"")
+        codec.feed(response)
+        codec.next_event()
+    return bench
+
+
+CLOSES = b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok"
+FILLS = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (RECV_BYTES - 42)
+FILLS += b"x" * (RECV_BYTES - 42)
+
+
+def reuse_whole(connection: UpstreamConnection) -> WholeExchange:
+    exchange = WholeExchange()
+    exchange.connection = connection
+    connection.reuse(exchange)
+    exchange.send()
+    return exchange
+
+
+def test_one_connection_serves_whole_response_after_whole_response(whole_bench: Bench) -> None:
+    exchange = WholeExchange()
+    connection, peer = whole_bench.connect(exchange)
+    for number in range(3):
+        peer.sendall(OK)
+        whole_bench.finish(exchange)
+        assert (bytes(exchange.body), exchange.told[-1], exchange.statuses) == (b"ok", "whole", [200])
+        assert (len(whole_bench.idle), connection.state) == (number + 1, ConnectionState.IDLE)
+        exchange = reuse_whole(connection)
+        settle(whole_bench.loop)
+        assert read_exactly(peer, len(GET)) == GET
+
+
+def test_whole_and_other_responses_take_turns_on_a_connection(whole_bench: Bench) -> None:
+    exchange: Exchange = WholeExchange()
+    connection, peer = whole_bench.connect(exchange)
+    for response, told in [(OK, "whole"), (OK.replace(b"200", b"404"), "end"), (OK, "whole")] * 2:
+        peer.sendall(response)
+        whole_bench.finish(exchange)
+        assert (bytes(exchange.body), exchange.told[-1]) == (b"ok", told)
+        exchange = reuse_whole(connection)
+        settle(whole_bench.loop)
+        peer.sendall(OK[:20])
+        settle(whole_bench.loop)
+        peer.sendall(OK[20:])
+        whole_bench.finish(exchange)
+        assert (bytes(exchange.body), exchange.told[-1]) == (b"ok", "end")
+        exchange = reuse_whole(connection)
+        settle(whole_bench.loop)
+
+
+def test_a_whole_response_that_says_close_ends_its_connection(whole_bench: Bench) -> None:
+    exchange = WholeExchange()
+    connection, peer = whole_bench.connect(exchange)
+    peer.sendall(CLOSES)
+    whole_bench.finish(exchange)
+    assert (exchange.told[-1], connection.state, whole_bench.idle) == ("whole", ConnectionState.CLOSED, [])
+    assert read_exactly(peer, len(b"")) == b""
+
+
+@pytest.mark.parametrize("behind", [OK, b"x"])
+def test_a_whole_response_that_fills_the_read_is_looked_behind(whole_bench: Bench, behind: bytes) -> None:
+    assert len(FILLS) == RECV_BYTES
+    exchange = WholeExchange()
+    connection, peer = whole_bench.connect(exchange)
+    peer.sendall(FILLS + behind)
+    whole_bench.finish(exchange)
+    assert (exchange.told[-1], connection.state, whole_bench.idle) == ("whole", ConnectionState.CLOSED, [])
+
+
+def test_a_whole_response_that_fills_the_read_and_has_nothing_behind_it_keeps_its_connection(
+    whole_bench: Bench,
+) -> None:
+    exchange = WholeExchange()
+    connection, peer = whole_bench.connect(exchange)
+    for number in range(4):
+        peer.sendall(FILLS)
+        whole_bench.finish(exchange)
+        assert (exchange.told[-1], connection.state) == ("whole", ConnectionState.IDLE)
+        assert len(whole_bench.idle) == number + 1
+        exchange = reuse_whole(connection)
+        settle(whole_bench.loop)
+
+
+def test_a_whole_response_with_its_end_is_the_last_one(whole_bench: Bench) -> None:
+    exchange = WholeExchange()
+    connection, peer = whole_bench.connect(exchange)
+    peer.sendall(OK)
+    peer.shutdown(socket.SHUT_WR)
+    whole_bench.finish(exchange)
+    assert (exchange.told[-1], connection.state, whole_bench.idle) == ("whole", ConnectionState.CLOSED, [])
+
+
+def test_a_whole_response_before_the_request_was_taken_ends_the_connection(whole_bench: Bench) -> None:
+    exchange = WholeExchange()
+    connection, peer = whole_bench.connect(exchange)
+    for _ in range(6):
+        connection.send(BIG)
+    settle(whole_bench.loop)
+    assert connection.congested
+    peer.sendall(OK)
+    whole_bench.finish(exchange)
+    assert (exchange.told[-1], connection.state, whole_bench.idle) == ("whole", ConnectionState.CLOSED, [])
+
+
+def test_a_whole_response_to_nothing_is_no_response(whole_bench: Bench) -> None:
+    exchange = WholeExchange()
+    connection, peer = whole_bench.connect(exchange)
+    peer.sendall(OK)
+    whole_bench.finish(exchange)
+    exchange = WholeExchange()
+    connection.reuse(exchange)
+    peer.sendall(OK)
+    whole_bench.finish(exchange)
+    assert (exchange.told, connection.state) == (["failed"], ConnectionState.CLOSED)
+
+
+def test_a_connection_is_closed_in_time_behind_a_whole_response(clock: Clock, whole_bench: Bench) -> None:
+    whole_bench.timeouts = Timeouts(upstream_idle_s=30.0, response_s=10.0)
+    exchange = WholeExchange()
+    connection, peer = whole_bench.connect(exchange)
+    peer.sendall(OK)
+    whole_bench.finish(exchange)
+    clock.advance(29.0)
+    settle(whole_bench.loop)
+    assert (connection.state, exchange.told[-1]) == (ConnectionState.IDLE, "whole")
+    clock.advance(1.1)
+    settle(whole_bench.loop)
+    assert connection.state is ConnectionState.CLOSED
+
+
+def test_a_known_response_behind_an_interim_one_is_the_final_one(whole_bench: Bench) -> None:
+    exchange = WholeExchange()
+    connection, peer = whole_bench.connect(exchange)
+    peer.sendall(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n")
+    turn_until(whole_bench.loop, lambda: exchange.statuses == [103])
+    peer.sendall(OK)
+    whole_bench.finish(exchange)
+    assert (exchange.statuses, bytes(exchange.body)) == ([103, 200], b"ok")
+    assert connection.state is ConnectionState.IDLE
+
+
+def test_a_known_response_inside_the_body_of_another_one_is_body(whole_bench: Bench) -> None:
+    exchange = WholeExchange()
+    _, peer = whole_bench.connect(exchange)
+    peer.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % (2 * len(OK)))
+    turn_until(whole_bench.loop, lambda: exchange.statuses)
+    for _ in range(2):
+        peer.sendall(OK)
+        settle(whole_bench.loop)
+    whole_bench.finish(exchange)
+    assert (bytes(exchange.body), exchange.told[-1]) == (OK + OK, "end")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import socket
 import ssl
+from collections.abc import Callable
 
 from minato.config.model import Limits, Timeouts
 from minato.errors import UpstreamError
@@ -12,6 +13,7 @@ from minato.net.loop import Loop
 from minato.net.resolve import ResolvedAddress
 from minato.net.runtime import UpstreamRuntime
 from minato.net.upstream import UpstreamConnection
+from minato.protocol.codec import ClientCodec
 from minato.protocol.fields import make_block
 from minato.protocol.h11_codec import H11ClientCodec
 from minato.protocol.message import Framing, RequestHead, ResponseHead
@@ -123,6 +125,7 @@ class Bench:
         self.idle: list[UpstreamConnection] = []
         self.idle_closed: list[UpstreamConnection] = []
         self.made: list[UpstreamConnection] = []
+        self.make_codec: Callable[[], ClientCodec] = lambda: H11ClientCodec(Limits())
         self.peers: list[socket.socket] = []
 
     def connection(
@@ -133,7 +136,7 @@ class Bench:
             self.loop,
             upstream,
             self.timeouts,
-            H11ClientCodec(Limits()),
+            self.make_codec(),
             tls,
             self.idle.append,
             self.idle_closed.append,

@@ -6,10 +6,10 @@ import contextlib
 
 import h11
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
-from minato.protocol.chunked import ChunkScanner
+from minato.protocol.chunked import ChunkReader, ChunkScanner, are_whole_chunks
 from minato.protocol.guard import Malformed
 from tests.protocol.support import bytewise, cut_at, splits
 
@@ -225,3 +225,62 @@ def test_a_large_chunk_costs_no_memory() -> None:
     for _ in range(50):
         assert scanner.scan(piece) == len(piece)
     assert len(scanner._held) == 0
+
+
+# -- whole bodies that may go on as they are
+
+WHOLE_PIECES = st.sampled_from(
+    [
+        *[b"5\r\nhello\r\n", b"A\r\n0123456789\r\n", b"a\r\n0123456789\r\n", b"5\r\n0\r\n\r\n\r\n", b"0\r\n\r\n"],
+        *[
+            b"5\r\nhelloxx",
+            b"5\r\nhello\n\r",
+            b"5\r\nhello\n",
+            b"5\nhello\r\n",
+            b"05\r\nhello\r\n",
+            b"5;a\r\nhello\r\n",
+        ],
+        *[
+            b"4\r\nhello\r\n",
+            b"6\r\nhello\r\n",
+            b"00\r\n\r\n",
+            b"0;a\r\n\r\n",
+            b"0\r\nA: b\r\n\r\n",
+            b"\r\n",
+            b"0\r\n",
+            b"x",
+        ],
+        *[b"123456789\r\n", b"ffffffff\r\nx\r\n", b"-5\r\n", b"+5\r\nhello\r\n", b"5 \r\nhello\r\n"],
+    ]
+)
+
+
+@given(st.lists(WHOLE_PIECES, max_size=5), st.binary(max_size=9))
+@example([b"5\r\nhelloxx", b"0\r\n\r\n"], b"")
+@example([b"5\r\nhello\n\r", b"0\r\n\r\n"], b"")
+def test_what_goes_on_as_it_is_could_not_be_read_in_any_other_way(pieces: list[bytes], front: bytes) -> None:
+    body = b"".join(pieces)
+    if not are_whole_chunks(front + body, len(front)):
+        return
+    payload, end = ChunkReader().read(body, 0)
+    assert end == len(body)
+    chunks, rest = [], body
+    while rest != b"0\r\n\r\n":
+        size, _, rest = rest.partition(b"\r\n")
+        chunks.append(rest[: int(size, 16)])
+        assert (size.lower(), rest[len(chunks[-1]) :][:2]) == (b"%x" % len(chunks[-1]), b"\r\n")
+        rest = rest[len(chunks[-1]) + 2 :]
+    assert b"".join(chunks) == payload
+
+
+@given(st.lists(st.binary(min_size=1, max_size=40), max_size=6), st.booleans(), st.data())
+def test_chunks_written_the_plain_way_go_on_as_they_are_and_no_part_of_them_does(
+    chunks: list[bytes], upper: bool, data: st.DataObject
+) -> None:
+    size = b"%X" if upper else b"%x"
+    body = b"".join(size % len(chunk) + b"\r\n" + chunk + b"\r\n" for chunk in chunks) + b"0\r\n\r\n"
+    assert are_whole_chunks(b"head" + body, 4)
+    cut = data.draw(st.integers(0, len(body) - 1))
+    assert not are_whole_chunks(body[:cut], 0)
+    assert not are_whole_chunks(body + b"x", 0)
+    assert not are_whole_chunks(body + body, 0)

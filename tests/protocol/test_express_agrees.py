@@ -280,3 +280,19 @@ def test_common_messages_take_the_express_path(monkeypatch: pytest.MonkeyPatch) 
         asked = [(b"GET", b"")]
         (first, *_) = read_responses(worker.client_codec(), [response], asked, ends=False)
         assert isinstance(first[1], ResponseHead)
+
+
+@pytest.mark.xfail(strict=True, reason="a head that is not read whole is read, and counted as seen, a second time")
+@pytest.mark.parametrize(
+    "wire",
+    [
+        b"POST /%d HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\nX: %d\r\n\r\n",
+        b"GET /%d HTTP/1.1\r\nHost: a\r\nX: %d\r\n\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+    ],
+    ids=["body to come", "pipelined"],
+)
+def test_heads_that_never_repeat_are_not_kept_however_they_come(wire: bytes) -> None:
+    worker = Worker(Limits())
+    for number in range(50):
+        read_requests(worker.server_codec(), [wire % (number, number)], whole=True)
+    assert len(worker.heads.young) <= 1
