@@ -158,7 +158,15 @@ class Store:
             self.evictions += 1
 
     def _link(self, stored: StoredResponse) -> None:
-        self._resources.setdefault(stored.key, {}).setdefault(stored.names, {})[stored.values] = stored
+        resource = self._resources.setdefault(stored.key, {})
+        if stored.names not in resource:
+            resource[stored.names] = {}
+            if len(resource) > 1:
+                for group in resource.values():
+                    for rival in group.values():
+                        rival.has_rivals = True
+        resource[stored.names][stored.values] = stored
+        stored.has_rivals = len(resource) > 1
         self.used_bytes += stored.size_bytes
         stored.is_live = True
 

@@ -39,7 +39,7 @@ _NOT_KEPT = frozenset(
 
 @dataclass(slots=True, eq=False)
 class StoredResponse:
-    """A complete response. Once it is live, nothing but ``is_live`` and ``rendered`` ever changes.
+    """A complete response. Once it is live, nothing but ``is_live``, ``has_rivals`` and ``rendered`` ever changes.
 
     Attributes:
         key: its primary cache key.
@@ -61,6 +61,7 @@ class StoredResponse:
         serial: a larger one arrived later.
         rendered: kept for whoever sends it: the whole answer's head in front of and behind the value of Age.
         is_live: whether the store still holds it; False for good once it was replaced, evicted or purged.
+        has_rivals: whether a response with another Vary was stored for the same key: a request may select either.
     """
 
     key: PrimaryKey
@@ -81,6 +82,7 @@ class StoredResponse:
     size_bytes: int
     serial: int
     is_live: bool = False
+    has_rivals: bool = False
     rendered: tuple[bytes, bytes] | None = None
 
     @property

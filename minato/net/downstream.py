@@ -76,6 +76,7 @@ class Downstream:
         "_context",
         "_exchange",
         "_is_fed",
+        "_is_own_wish",
         "_on_closed",
         "_request_open",
         "_requests",
@@ -112,6 +113,7 @@ class Downstream:
         self._codec: ServerCodec = context.codecs.make_server_codec()
         self._exchange: Exchange | None = None
         self._tunnel: Tunnel | None = None
+        self._is_own_wish = False  # whether it closes against the client's wish
         self._is_fed = False  # whether the codec may hold bytes that wait
         self._request_open = False  # whether the present request's body has not ended
         self._requests = 0
@@ -156,13 +158,15 @@ class Downstream:
 
     def finish_exchange(self, persistence: Persistence) -> None:
         """The response is complete; go on with the next request, or close."""
-        self._exchange = None
+        exchange, self._exchange = self._exchange, None
         self._splice = None
         if persistence is _CLOSE or self._request_open:
-            if self.stream.pending_bytes or self._request_open or self._is_fed:
+            # One that wants to go on may be sending its next request just now (RFC 9112, 9.6).
+            self._is_own_wish = exchange is not None and exchange.head.keep_alive
+            if self._is_own_wish or self._request_open or self._is_fed or self.stream.pending_bytes:
                 self._begin_closing()
             else:
-                self.close()  # all is sent, and nothing unread
+                self.close()  # all is sent, and the client sends nothing more
             return
         self.state = _WAITING
         self._timer.set(self._timeouts.client_idle_s)
@@ -171,7 +175,7 @@ class Downstream:
 
     def abort_exchange(self, *, reset: bool) -> None:
         """The response cannot be completed: close so that the client sees it, with a RST where only that shows it."""
-        self._exchange = None
+        self._exchange = self._splice = None
         self._reset_at_end = reset
         self._begin_closing()
 
@@ -186,6 +190,11 @@ class Downstream:
         self._timer.cancel()
         self._tunnel = Tunnel(self.stream, stream, self._on_tunnel_closed)
         return self._tunnel, early, self._codec.take_rest()
+
+    def on_exchange_crash(self, exchange: Exchange) -> None:
+        """A bug ended the handling of that exchange: if it is still the present one, nobody else will end it."""
+        if self._exchange is exchange:
+            self.close()
 
     def close(self) -> None:
         """Close at once, whatever is under way."""
@@ -408,7 +417,7 @@ class Downstream:
             if self.state in (_WAITING, _READING_HEAD) and not is_put_off:
                 self._begin_closing()
         elif self._request_open:
-            self._give_up_request(exchange)
+            self._advance()  # what is buffered may be the rest of it, for an upstream that is not ready yet
         elif not exchange.response_begun and exchange.head.version >= _HTTP_1_1:
             # A client that left answers this with a RST, and its exchange ends; one that waits skips the interim
             # response (RFC 9110, 15.2: "A client MUST be able to parse one or more 1xx responses").
@@ -425,7 +434,7 @@ class Downstream:
 
     def _give_up_request(self, exchange: Exchange) -> None:
         """The client ended in the middle of a body, so the rest will never come. What was answered still goes out."""
-        self._exchange = None
+        self._exchange = self._splice = None
         exchange.on_client_left()
         self._begin_closing()
 
@@ -440,7 +449,8 @@ class Downstream:
         """All is sent. Unread bytes would turn the close into a RST that destroys the response on its way: linger."""
         if self.state is not _CLOSING:
             return
-        if self.half_closed or self._reset_at_end or not (self._request_open or self._codec.buffered_bytes):
+        may_be_unread = self._is_own_wish or self._request_open or self._codec.buffered_bytes
+        if self.half_closed or self._reset_at_end or not may_be_unread:
             self.close()
             return
         self.state = _LINGERING

@@ -226,7 +226,7 @@ class Exchange:
         self._end("")
         self._client.finish_exchange(self._persistence)
 
-    def on_whole_response(self, head: ResponseHead, data: bytes, body_at: int) -> None:
+    def on_whole_response(self, head: ResponseHead, data: bytes, body_at: int, payload_bytes: int) -> None:
         """All of the response came at once, in ``data``: relay it as it is, and end. Told only where ``takes_whole``.
 
         What `on_response_head`, `on_response_body` and `on_response_end` do for such a response, in one.
@@ -235,19 +235,18 @@ class Exchange:
         assert upstream is not None
         if self.phase is not _AWAITING_HEAD:
             check_transition(self.phase, _RELAYING)
-        self._connection = None
         if self.head.keep_alive and not context.draining:
             persistence = _KEEP
             front = head.relayed or forward_response_head(head, context.date, closes=False)
         else:
             persistence = Persistence.CLOSE
             front = forward_response_head(head, context.date, closes=True)
-        size = len(data) - body_at
         # Counted before the client can know of it.
         self.phase = _DONE
-        context.row.forwarded(upstream.index, head.status, self._body_bytes_up, size)
+        self._connection = None
+        context.row.forwarded(upstream.index, head.status, self._body_bytes_up, payload_bytes)
         if context.access_log is not None:
-            self._status, self._body_bytes_down = head.status, size
+            self._status, self._body_bytes_down = head.status, payload_bytes
             self._log("")
         client.stream.send_now(front + data[body_at:])
         client.finish_exchange(persistence)
@@ -265,9 +264,8 @@ class Exchange:
         self._on_failed_attempt(error)
 
     def on_upstream_crash(self) -> None:
-        """A bug left the exchange in no known state: its client's connection, and with it the exchange, is closed."""
-        if self.phase is not _DONE:
-            self._client.close()
+        """A bug left the exchange in no known state: unless it is over, its client's connection is closed with it."""
+        self._client.on_exchange_crash(self)
 
     def on_tunnel_closed(self) -> None:
         tunnel = self._tunnel

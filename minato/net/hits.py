@@ -50,6 +50,8 @@ def keep_hot(
     memo = head.memo
     if memo is None or not (memo.is_exact or b"cookie" not in stored.names):
         return  # the next request may select another one
+    if stored.has_rivals:
+        return
     if len(stored.body) <= MAX_HOT_BYTES and not context.trusts_some and is_plain(head.block):
         _keep(context, client, memo, stored, front + body, len(body))
 

@@ -35,7 +35,7 @@ class HotAnswer:
 
     def holds(self, now_s: float) -> bool:
         """Tell whether it may go out at that wall-clock time."""
-        return self.from_s <= now_s < self.until_s and self.stored.is_live
+        return self.from_s <= now_s < self.until_s and self.stored.is_live and not self.stored.has_rivals
 
 
 class HotAnswers:

@@ -143,6 +143,7 @@ class Moved(enum.Enum):
     """How a move came out."""
 
     ALL = "as much as was there, or as may be moved at once"
+    NOTHING = "there was nothing"
     END = "the source has ended"
     BLOCKED = "the receiver takes no more; it is congested until it has taken all"
     FAILED = "the receiver's connection broke, of which its owner was told"
@@ -180,15 +181,17 @@ class Splice:
         if sink.pending_bytes and not sink.flush():
             sink.hold_back()
             return Moved.BLOCKED if sink.pending_bytes else Moved.FAILED
-        budget = min(left_bytes, MAX_MOVE_BYTES)
+        budget = left = min(left_bytes, MAX_MOVE_BYTES)
         while budget:
             wanted = min(budget, MAX_HELD_BYTES)
             pipe = self._pool.take()
             if pipe is None:
                 return Moved.NO_PIPE
             size = source.splice_into(pipe, wanted)
+            if size is None:
+                return Moved.NOTHING if budget == left else Moved.ALL
             if not size:
-                return Moved.ALL if size is None else Moved.END
+                return Moved.END
             count(size)
             if not sink.send_pipe(pipe):
                 return Moved.BLOCKED if sink.pending_bytes else Moved.FAILED

@@ -357,6 +357,7 @@ class Stream:
         self._out.clear()
         self._release_pipe()
         self.pending_bytes = 0
+        self.congested = False
         # Closing takes it out of the epoll object, too, since no other process has a copy of it.
         self._loop.forget(self.sock.fileno())
         self.sock.close()

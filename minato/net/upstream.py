@@ -56,7 +56,7 @@ class UpstreamOwner(Protocol):
     def splice_response(self, source: Stream) -> Splice | None: ...
     def on_response_spliced(self, size: int) -> None: ...
     def on_response_end(self) -> None: ...
-    def on_whole_response(self, head: ResponseHead, data: bytes, body_at: int) -> None: ...
+    def on_whole_response(self, head: ResponseHead, data: bytes, body_at: int, payload_bytes: int) -> None: ...
     def on_upstream_drained(self) -> None: ...
     def on_upstream_deadline(self) -> None: ...
     def on_upstream_failed(self, error: UpstreamError) -> None: ...
@@ -387,7 +387,7 @@ class UpstreamConnection:
             self.pause()
         else:
             self._pump()
-        return True
+        return moved is not Moved.NOTHING
 
     def _count_spliced(self, size: int) -> None:
         self.response_bytes += size
@@ -407,7 +407,7 @@ class UpstreamConnection:
             self._on_idle(self)
         else:
             self.close()
-        owner.on_whole_response(head, data, self._codec.body_at)
+        owner.on_whole_response(head, data, self._codec.body_at, self._codec.payload_bytes)
         self._let_go(owner)
 
     def _finish_response(self, owner: UpstreamOwner) -> None:

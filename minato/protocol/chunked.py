@@ -120,19 +120,22 @@ class ChunkScanner:
             raise Malformed("a trailer that would frame the message")
 
 
-def are_whole_chunks(data: bytes, at: int) -> bool:
-    """Tell whether ``data`` from ``at`` on is a whole chunked body, written the one plain way.
+def measure_whole_chunks(data: bytes, at: int) -> int | None:
+    """Return the payload's size if ``data`` from ``at`` on is a whole chunked body, spelt plainly; else None.
 
     That is: sizes without leading zeros, no extensions, no trailers, nothing behind it. Such a body may go on as it
-    is; nothing else is said of any other.
+    is; nothing is said of any other.
     """
+    payload_bytes = 0
     while True:
         match = _CANONICAL_SIZE_LINE.match(data, at)
         if match is None:
-            return data[at:] == b"0\r\n\r\n"
-        at = match.end() + int(match[1], 16) + 2
+            return payload_bytes if data[at:] == b"0\r\n\r\n" else None
+        size = int(match[1], 16)
+        payload_bytes += size
+        at = match.end() + size + 2
         if data[at - 2 : at] != b"\r\n":
-            return False
+            return None
 
 
 class ChunkReader:

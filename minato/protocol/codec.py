@@ -62,6 +62,8 @@ class ClientCodec(Protocol):
 
     body_at: int
     """Where in the bytes of the last ``read_whole`` the body began."""
+    payload_bytes: int
+    """The size of that body, without what frames it."""
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the socket."""

@@ -12,7 +12,7 @@ import re
 from typing import Final, Generic, TypeVar
 
 from minato.config.model import Limits
-from minato.protocol.chunked import ChunkReader, are_whole_chunks
+from minato.protocol.chunked import ChunkReader, measure_whole_chunks
 from minato.protocol.codec import ClientEvent, ServerEvent, Signal
 from minato.protocol.express_facts import RequestFacts, ResponseFacts, read_request_facts, read_response_facts
 from minato.protocol.field_table import FieldTable, Halves, read_like
@@ -74,6 +74,13 @@ class _Reader(Generic[_General]):
             self._data = self._data[self._at :] + data
             self._at = 0
 
+    def _end(self) -> Signal:
+        """The message has been read: hold on to none of its bytes, since the next may be long in coming."""
+        self._ending = False
+        if self._at == len(self._data):
+            self._data, self._at = b"", 0
+        return _END
+
     def take_rest(self) -> bytes:
         if self._general is not None:
             return self._general.take_rest()
@@ -81,10 +88,26 @@ class _Reader(Generic[_General]):
         return rest
 
 
+def _with_block(like: RequestHead, block: FieldBlock) -> RequestHead:
+    """Return the same request with another cookie: nothing but that need be read again."""
+    return RequestHead(
+        like.method,
+        like.target,
+        11,
+        block,
+        like.framing,
+        like.length_bytes,
+        like.host,
+        like.path,
+        like.keep_alive,
+        memo=like.memo,
+    )
+
+
 class ExpressServerCodec(_Reader[H11ServerCodec]):
     """Reads requests (protocol.codec.ServerCodec)."""
 
-    __slots__ = ("_heads", "_known_head", "_known_memo", "_last", "_memos")
+    __slots__ = ("_heads", "_known_head", "_known_memo", "_last", "_memos", "_unused")
 
     def __init__(
         self, limits: Limits, table: FieldTable, heads: Halves[RequestHead], memos: Halves[RequestHead]
@@ -94,21 +117,23 @@ class ExpressServerCodec(_Reader[H11ServerCodec]):
         self._memos = memos  # by their request line and the tag of their block, the cookie aside
         self._known_head = heads.known
         self._known_memo = memos.known
+        # What ``read_whole`` read and did not return: read twice, it would look like seen twice.
+        self._unused: tuple[bytes, RequestHead | None] | None = None
         self._last: FieldBlock | None = None  # what this client's requests say, the cookie aside
 
     def read_whole(self, data: bytes) -> RequestHead | None:
         if self._ending or self._at != len(self._data) or self._left_bytes or self._general is not None:
             return None
         end = data.find(_END_OF_HEAD) + 4
-        if end == len(data):
-            raw = data
-        elif end < 4:
-            return None
-        else:
-            raw = data[:end]
-        # Of those with a cookie none is kept by its bytes.
+        if end < 4:
+            return None  # not all of the head
+        raw = data if end == len(data) else data[:end]
+        # A client that sent a cookie last is compared with that first: such heads are not kept by their bytes.
         head = (None if self._last is not None else self._known_head(raw)) or self._read_head(raw)
-        return head if head is not None and head.length_bytes == len(data) - end else None
+        if head is not None and head.length_bytes == len(data) - end:
+            return head
+        self._unused = (raw, head)
+        return None
 
     def next_event(self) -> ServerEvent:
         if self._general is not None:
@@ -116,8 +141,7 @@ class ExpressServerCodec(_Reader[H11ServerCodec]):
         if self._left_bytes:
             return self._next_piece()
         if self._ending:
-            self._ending = False
-            return _END
+            return self._end()
         data, at = self._data, self._at
         if at == len(data):
             return _NEED_DATA
@@ -125,7 +149,8 @@ class ExpressServerCodec(_Reader[H11ServerCodec]):
         if end < 4:
             return self._hand_over()
         raw = data[at:end]
-        head = self._known_head(raw) or self._read_head(raw)
+        unused, self._unused = self._unused, None
+        head = unused[1] if unused is not None and unused[0] == raw else self._known_head(raw) or self._read_head(raw)
         if head is None:
             return self._hand_over()
         self._at = end
@@ -153,12 +178,7 @@ class ExpressServerCodec(_Reader[H11ServerCodec]):
             key = line + known.tag
             like = self._known_memo(key)
             if like is not None:
-                # The same but for the cookie: nothing of it need be read again.
-                target = like.target
-                return RequestHead(
-                    like.method, target, 11, block, like.framing, like.length_bytes,
-                    like.host, target, like.keep_alive, False, b"", like.memo,
-                )  # fmt: skip
+                return _with_block(like, block)
         parts = line.split(b" ")
         if len(parts) != 3:
             return None
@@ -232,6 +252,7 @@ class ExpressClientCodec(_Reader[H11ClientCodec]):
         "_upgrade",
         "_waiting",
         "body_at",
+        "payload_bytes",
     )
 
     def __init__(
@@ -245,6 +266,7 @@ class ExpressClientCodec(_Reader[H11ClientCodec]):
         self._heads = heads  # heads of the common shape, by their bytes; to any request but HEAD
         self._known_head = heads.known
         self.body_at = 0
+        self.payload_bytes = 0
         self._status_lines = status_lines
         self._chunks: ChunkReader | None = None  # of a chunked body
         self._eof = False
@@ -271,17 +293,16 @@ class ExpressClientCodec(_Reader[H11ClientCodec]):
         head = self._known_head(data[:end])
         if head is None:
             return None
-        framing = head.framing
-        if framing is _LENGTH:
-            is_whole = len(data) - end == head.length_bytes
-        elif framing is _CHUNKED:
-            is_whole = are_whole_chunks(data, end)
-        else:
-            is_whole = len(data) == end
-        if not is_whole:
+        size: int | None = len(data) - end
+        if head.framing is _CHUNKED:
+            size = measure_whole_chunks(data, end)
+            if size is None:
+                return None
+        elif size != (head.length_bytes if head.framing is _LENGTH else 0):
             return None
         self._waiting = False
         self.body_at = end
+        self.payload_bytes = size
         return head
 
     def next_event(self) -> ClientEvent:
@@ -297,8 +318,7 @@ class ExpressClientCodec(_Reader[H11ClientCodec]):
             self._at = at + len(piece)
             return piece
         if self._ending:
-            self._ending = False
-            return _END
+            return self._end()
         if self._chunks is not None:
             return self._next_chunk(self._chunks)
         if not self._waiting:
@@ -366,7 +386,7 @@ class ExpressClientCodec(_Reader[H11ClientCodec]):
         if chunks.done:
             self._chunks = None
             if not piece:
-                return _END
+                return self._end()
             self._ending = True
         return piece or self._need_more()
 

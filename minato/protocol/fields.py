@@ -183,6 +183,11 @@ class FieldBlock:
             wire = self._upstream_wire = b"".join(map(_UPSTREAM, self._end_to_end_lines()))
         return wire
 
+    def upstream_wire_around(self, at: int) -> tuple[bytes, bytes]:
+        """Return ``upstream_wire`` in two parts: of the lines in front of line ``at``, and of the others."""
+        before, behind = (self._without_nominated(lines) for lines in (self.lines[:at], self.lines[at:]))
+        return b"".join(map(_UPSTREAM, before)), b"".join(map(_UPSTREAM, behind))
+
     @property
     def downstream_wire(self) -> bytes:
         """Its lines as they go to a client, but for the framing."""
@@ -227,10 +232,14 @@ class FieldBlock:
         return len(self.lines) if self.cookie is None else len(self.cookie[0].lines) + 1
 
     def _end_to_end_lines(self) -> list[FieldLine]:
+        return self._without_nominated(self.lines)
+
+    def _without_nominated(self, lines: list[FieldLine]) -> list[FieldLine]:
+        """Return those lines of the block that Connection does not nominate; "close" may be a field's name, too."""
         if not self.roles & (COUNT * CONNECTION):
-            return self.lines
+            return lines
         nominated = _nominated(self.fields)
-        return [line for line in self.lines if line.name not in nominated]
+        return [line for line in lines if line.name not in nominated]
 
 
 def _count_many(lines: list[FieldLine]) -> int:

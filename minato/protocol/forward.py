@@ -75,11 +75,10 @@ def _surround_client(block: FieldBlock) -> tuple[bytes, bytes]:
 
 def _split_at_line(block: FieldBlock, at: int) -> tuple[int, bytes, bytes, bytes]:
     """Return (and keep) the forwarded lines of a block in front of its line ``at`` and behind, up to the client."""
-    front, back = block.forwarded or _surround_client(block)
-    # What Connection nominates is not among them: "Connection: close" with a field named Close.
-    kept = [line.upstream for line in block.lines[:at] if line.pair in block.end_to_end]
-    cut = len(b"host: \r\n") + len(block.host) + sum(map(len, kept))
-    around = block.around_cookie = (at, front[:cut], front[cut:], back)
+    _, back = block.forwarded or _surround_client(block)
+    before, behind = block.upstream_wire_around(at)
+    around = (at, b"host: %b\r\n%b" % (block.host, before), b"%bx-forwarded-for: " % behind, back)
+    block.around_cookie = around
     return around
 
 

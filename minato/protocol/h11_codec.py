@@ -163,11 +163,12 @@ class H11ServerCodec(_MessageReader):
 class H11ClientCodec(_MessageReader):
     """Reads responses (protocol.codec.ClientCodec)."""
 
-    __slots__ = ("_eof", "_interim", "_method", "_pending", "_upgrade", "body_at")
+    __slots__ = ("_eof", "_interim", "_method", "_pending", "_upgrade", "body_at", "payload_bytes")
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
         self.body_at = 0
+        self.payload_bytes = 0
         self._eof = False
         self._interim = 0
         self._method = b""

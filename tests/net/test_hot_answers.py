@@ -418,7 +418,6 @@ def test_the_same_bytes_of_a_trusted_proxy_and_of_a_stranger_are_two_requests_to
     assert len(there.requests) == 2
 
 
-@pytest.mark.xfail(strict=True, reason="a hot answer outlives, for its second, a newer variant of another Vary")
 @pytest.mark.parametrize("cookie", [b"1", b"2"])
 def test_a_newer_variant_of_another_vary_ends_a_hot_answer_that_the_same_request_would_no_longer_select(
     origin: OriginMaker, proxy: ProxyMaker, lanes: list[str], cookie: bytes

@@ -197,7 +197,7 @@ def test_nothing_is_behind_a_body_that_came_alone(way: Way) -> None:
 
 
 def test_a_source_that_is_silent_blocks_nobody(way: Way) -> None:
-    assert way.move(100) is Moved.ALL
+    assert way.move(100) is Moved.NOTHING
     assert not way.sink.congested
 
 

@@ -719,6 +719,7 @@ def test_spliced_bytes_are_counted_like_others(origin: OriginMaker, proxy: Proxy
         client.send((PUT + BODY) * 2)
         for _ in range(2):
             assert client.receive().body == BODY
+    wait_until(lambda: len(log.entries) == 2, "the end to be noted")
     assert [entry.body_bytes for entry in log.entries] == [len(BODY)] * 2
     assert here.counted(Counter.BYTES_IN) == here.counted(Counter.BYTES_OUT) == 2 * len(BODY)
     assert spliced.total_bytes > 4_000_000

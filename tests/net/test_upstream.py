@@ -339,7 +339,7 @@ class WholeExchange(Exchange):
         super().__init__(complete=complete)
         self.takes_whole = True
 
-    def on_whole_response(self, head: ResponseHead, data: bytes, body_at: int) -> None:
+    def on_whole_response(self, head: ResponseHead, data: bytes, body_at: int, payload_bytes: int) -> None:
         self.heads.append(head)
         self.body += data[body_at:]
         self.told.append("whole")

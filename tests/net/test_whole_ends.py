@@ -635,7 +635,6 @@ def test_a_client_that_ends_its_half_behind_a_whole_request_is_answered_and_clos
 CHUNKED_POST = request_bytes(b"POST", b"/p", fields=[(b"Transfer-Encoding", b"chunked")]) + b"3\r\nabc\r\n0\r\n\r\n"
 
 
-@pytest.mark.xfail(strict=True, reason="a body that is all there, but waits for the upstream, counts as cut by the FIN")
 @pytest.mark.parametrize(("express", "wire"), [(False, POST), (False, CHUNKED_POST), (True, CHUNKED_POST)])
 def test_a_client_that_ends_its_half_behind_a_body_that_waits_for_a_connection_is_answered(
     origin: OriginMaker, proxy: ProxyMaker, express: bool, wire: bytes

@@ -238,7 +238,6 @@ def test_whole_chunked_responses_say_the_same_and_carry_no_extension_or_trailer(
     assert (wholes["responses"] > 0) == (kind in PLAIN_CHUNKS and request_kind != "old")
 
 
-@pytest.mark.xfail(strict=True, reason="chunks that go on as they came are counted with their size lines")
 @pytest.mark.parametrize("kind", ["one", "several", "none"])
 def test_a_whole_chunked_body_is_counted_and_logged_by_its_payload(play_all: PlayAll, kind: str) -> None:
     told = play_all(answer(chunked(CHUNKS[kind], DATE)), converse(GET))

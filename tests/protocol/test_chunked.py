@@ -9,7 +9,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from minato.protocol.chunked import ChunkReader, ChunkScanner, are_whole_chunks
+from minato.protocol.chunked import ChunkReader, ChunkScanner, measure_whole_chunks
 from minato.protocol.guard import Malformed
 from tests.protocol.support import bytewise, cut_at, splits
 
@@ -260,7 +260,7 @@ WHOLE_PIECES = st.sampled_from(
 @example([b"5\r\nhello\n\r", b"0\r\n\r\n"], b"")
 def test_what_goes_on_as_it_is_could_not_be_read_in_any_other_way(pieces: list[bytes], front: bytes) -> None:
     body = b"".join(pieces)
-    if not are_whole_chunks(front + body, len(front)):
+    if measure_whole_chunks(front + body, len(front)) is None:
         return
     payload, end = ChunkReader().read(body, 0)
     assert end == len(body)
@@ -279,8 +279,8 @@ def test_chunks_written_the_plain_way_go_on_as_they_are_and_no_part_of_them_does
 ) -> None:
     size = b"%X" if upper else b"%x"
     body = b"".join(size % len(chunk) + b"\r\n" + chunk + b"\r\n" for chunk in chunks) + b"0\r\n\r\n"
-    assert are_whole_chunks(b"head" + body, 4)
+    assert measure_whole_chunks(b"head" + body, 4) is not None
     cut = data.draw(st.integers(0, len(body) - 1))
-    assert not are_whole_chunks(body[:cut], 0)
-    assert not are_whole_chunks(body + b"x", 0)
-    assert not are_whole_chunks(body + body, 0)
+    assert measure_whole_chunks(body[:cut], 0) is None
+    assert measure_whole_chunks(body + b"x", 0) is None
+    assert measure_whole_chunks(body + body, 0) is None

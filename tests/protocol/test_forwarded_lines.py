@@ -150,4 +150,4 @@ def test_a_response_head_that_is_kept_goes_on_like_a_new_one(wire: bytes) -> Non
                 expected = render_response(
                     head.status, head.reason, fields, head.framing, head.length_bytes, connection
                 )
-                assert forward_response_head(head, date, connection) == expected
+                assert forward_response_head(head, date, closes=bool(connection)) == expected
