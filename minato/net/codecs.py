@@ -15,7 +15,8 @@ from minato.protocol.message import RequestHead, ResponseHead
 # The limits of the config are for clients. An upstream may send as much as this, or as a client may if that is more.
 _RESPONSE_HEADER_BYTES: Final = 65_536
 _RESPONSE_HEADER_FIELDS: Final = 400
-# Enough for as many requests as 10,000 services are asked in turn; some 600 bytes each, the raw ones besides.
+# Enough for as many requests as 10,000 services are asked in turn. Such a head takes some 1.8 KB with all that is kept
+# with it, so that the two halves of a table hold 60 MB at the most, where that many heads come again and again.
 _MAX_HEADS: Final = 16_384
 
 

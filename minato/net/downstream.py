@@ -1,7 +1,8 @@
 """One client connection: requests in, one exchange at a time, answers in order, and its end.
 
 The connection pulls events from its codec; an exchange that does not want more of the body, a client that does not
-read, or enough pipelined bytes stop the pulling, and then the reading. All that an exchange sends goes through here.
+read, or enough pipelined bytes stop the pulling, and then the reading. A request that comes whole takes a shorter way;
+docs/architecture.md has all of it on one page ("The hot path").
 """
 
 from __future__ import annotations

@@ -153,7 +153,7 @@ class Loop:
             self._removed.add(fd)
 
     def forget(self, fd: int) -> None:
-        """Drop the handler of an fd that somebody else has closed already (the kernel dropped its registration)."""
+        """Drop the handler of an fd that is closed, or right after this (the kernel drops its registration then)."""
         self._handlers.pop(fd, None)
         self._readers.pop(fd, None)
         self._removed.add(fd)

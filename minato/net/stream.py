@@ -1,6 +1,6 @@
 """One non-blocking connection in the loop: reads when asked, writes at once or when it can, tells of back-pressure.
 
-Written pieces are queued and go out in one system call at the end of the loop's turn. The interest registered with
+Written pieces are queued and go out in one system call at the end of the loop's turn, or at once by `send_now`. The interest registered with
 epoll changes only when a socket blocks or a side is paused, so that an ordinary exchange costs no epoll_ctl.
 """
 
@@ -206,7 +206,7 @@ class Stream:
             self._flush_soon(self)
 
     def send_now(self, data: bytes) -> None:
-        """Send bytes at once, as far as the kernel takes them; queue the rest. An error shows when that is sent."""
+        """Send bytes at once, as far as the kernel takes them; queue the rest. A broken socket fails again in `flush`."""
         if self.pending_bytes or self.closed:
             self.write(data)
             return

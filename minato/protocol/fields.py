@@ -98,7 +98,7 @@ _DOWNSTREAM: Final = attrgetter("downstream")
 
 
 class FieldBlock:
-    """The fields of one head, in order, and what is derived from them. Never changed once it is made.
+    """The fields of one head, in order: they never change once it is made. What is derived from them is kept with it.
 
     Attributes:
         roles: the sum of its lines' roles.

@@ -96,7 +96,7 @@ def forward_response_lines(method: bytes, head: ResponseHead, date: bytes) -> by
 
 
 def forward_response_head(head: ResponseHead, date: bytes, *, closes: bool) -> bytes:
-    """Return the head of a response, none to a HEAD, as it goes to a client that speaks HTTP/1.1.
+    """Return the head of a response to any method but HEAD, as it goes to a client that speaks HTTP/1.1.
 
     Args:
         head: the response as received; its framing becomes the client's.
@@ -108,7 +108,7 @@ def forward_response_head(head: ResponseHead, date: bytes, *, closes: bool) -> b
     if wire is None:
         lines = forward_response_lines(b"GET", head, date)
         wire = render_response_head(head.status, head.reason, lines, head.framing, head.length_bytes, connection)
-        if lines is head.forwarded:
+        if lines is head.forwarded:  # without a date of our own in it
             if connection:
                 head.relayed_last = wire
             else:
