@@ -1,7 +1,8 @@
 """One non-blocking connection in the loop: reads when asked, writes at once or when it can, tells of back-pressure.
 
-Written pieces are queued and go out in one system call at the end of the loop's turn, or at once by `send_now`. The interest registered with
-epoll changes only when a socket blocks or a side is paused, so that an ordinary exchange costs no epoll_ctl.
+Written pieces are queued and go out in one system call at the end of the loop's turn, or at once by `send_now`. The
+interest registered with epoll changes only when a socket blocks or a side is paused, so that an ordinary exchange costs
+no epoll_ctl.
 """
 
 from __future__ import annotations
@@ -206,7 +207,7 @@ class Stream:
             self._flush_soon(self)
 
     def send_now(self, data: bytes) -> None:
-        """Send bytes at once, as far as the kernel takes them; queue the rest. A broken socket fails again in `flush`."""
+        """Send at once what the kernel takes, and queue the rest. A broken socket fails again in `flush`."""
         if self.pending_bytes or self.closed:
             self.write(data)
             return
