@@ -155,15 +155,16 @@ class WorkerContext:
             if health[upstream.index] and not (cap and active(upstream.index) >= cap)
         ]
 
-    def idle_connection(self, upstream: UpstreamRuntime) -> UpstreamConnection | None:
+    def idle_connection(self, upstream: UpstreamRuntime, must_be_alive: bool) -> UpstreamConnection | None:
         """Take a pooled connection; one that was found dead on the way is closed.
 
         The loop hears of an idle connection that ends, but perhaps only after this, later in the same turn. Then
         nothing was sent on it yet, since that waits for the turn's end. So one that was used a moment ago is trusted;
-        others are asked.
+        others are asked, and so are all for a request that could not be sent once more (2 us each).
         """
         while (connection := self.pool.take(upstream.origin)) is not None:
-            if connection.idle_since_s > self.loop.now_s - _TRUSTED_IDLE_S or connection.is_alive():
+            is_trusted = connection.idle_since_s > self.loop.now_s - _TRUSTED_IDLE_S and not must_be_alive
+            if is_trusted or connection.is_alive():
                 return connection
             connection.close()
         return None

@@ -53,6 +53,7 @@ _NO_CONTENT: Final = 204
 _NOT_MODIFIED: Final = 304
 _HTTP_1_1: Final = 11
 _CHUNKED: Final = Framing.CHUNKED
+_NONE: Final = Framing.NONE
 _KEEP: Final = Persistence.KEEP
 _ROUTING: Final = Phase.ROUTING
 _CONNECTING: Final = Phase.CONNECTING
@@ -340,7 +341,12 @@ class Exchange:
         self._upstream = upstream
         self._tried = (*self._tried, upstream.position)
         context.row.upstream_begin(upstream.index)
-        pooled = None if self._fresh_retried else context.idle_connection(upstream)
+        pooled = None
+        if not self._fresh_retried:
+            # What cannot be sent once more is not risked on a connection that may be dead.
+            head = self.head
+            must_be_alive = head.method not in IDEMPOTENT_METHODS or head.framing is not _NONE
+            pooled = context.idle_connection(upstream, must_be_alive)
         if pooled is not None:
             self._connection = pooled
             pooled.reuse(self)
