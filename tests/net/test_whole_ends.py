@@ -77,7 +77,10 @@ def echo(connection: OriginConnection) -> None:
 def test_a_request_whose_pooled_connection_ends_in_the_same_turn_is_sent_once_more(
     origin: OriginMaker, proxy: ProxyMaker, monkeypatch: pytest.MonkeyPatch, express: bool, how: str, wire: bytes
 ) -> None:
-    """The loop hears of the request first, so nothing of it has been sent when it hears of the end."""
+    """The loop hears of the request first, so nothing of it has been sent when it hears of the end.
+
+    A request that could not be sent twice does not even get that far: its connection is asked first.
+    """
     monkeypatch.setattr(context_module, "_TRUSTED_IDLE_S", 1000.0)
     go_on, ended = threading.Event(), threading.Event()
 
@@ -104,7 +107,7 @@ def test_a_request_whose_pooled_connection_ends_in_the_same_turn_is_sent_once_mo
         warm_up(client)
     assert [request.connection for request in there.requests] == [0] * 3 + [1] * 4
     assert there.requests[3].body == wire.partition(b"\r\n\r\n")[2]
-    assert here.counted(Counter.RETRIES) == 1
+    assert here.counted(Counter.RETRIES) == (wire == GET)
     assert here.counted(Counter.BYTES_IN) == len(there.requests[3].body)
 
 
