@@ -357,8 +357,7 @@ class Downstream:
         self._request_open = True
         if head.framing is Framing.NONE or (head.framing is Framing.LENGTH and not head.length_bytes):
             self._request_open = self._codec.next_event() is not Signal.END
-            # Answers to pipelined requests are queued, so that they go out together.
-            if self._context.cache is not None and answer_hit(self._context, self, head, self.write):
+            if self._context.cache is not None and answer_hit(self._context, self, head):
                 self.state = _WAITING
                 self._timer.set(self._timeouts.client_idle_s)
                 return
@@ -371,7 +370,7 @@ class Downstream:
         """A whole request came in one piece, and nothing behind it: answer it from the cache, or begin its exchange."""
         self._requests += 1
         context = self._context
-        if context.cache is not None and answer_hit(context, self, head, self.stream.send_now):
+        if context.cache is not None and answer_hit(context, self, head):
             self._timer.set(self._timeouts.client_idle_s)
             return
         self._timer.due_s = NEVER

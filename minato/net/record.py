@@ -41,6 +41,12 @@ def record_access(
     """
     if context.access_log is None:
         return
+    known = head.block.known
+    origins = known.origins
+    if origins is None:
+        fields = known.fields
+        origins = first_value(fields, b"referer") or b"", first_value(fields, b"user-agent") or b""
+        known.origins = origins
     context.access_log.record(
         AccessEntry(
             client=client,
@@ -49,8 +55,8 @@ def record_access(
             version=head.version,
             status=status,
             body_bytes=bytes_down,
-            referer=first_value(head.fields, b"referer") or b"",
-            user_agent=first_value(head.fields, b"user-agent") or b"",
+            referer=origins[0],
+            user_agent=origins[1],
             host=head.host,
             duration_s=context.loop.now_s - began_s,
             upstream=upstream.authority.decode("ascii") if upstream is not None else "",

@@ -8,6 +8,7 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from minato.config.model import LogFormat
@@ -16,6 +17,8 @@ _MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep
 # Whatever could end a line or a quoted part, or confuse a terminal, is written as \xHH, as nginx does.
 _UNSAFE = re.compile(rb"[^\x20\x21\x23-\x5b\x5d-\x7e]")
 _ESCAPES = {bytes([code]): b"\\x%02X" % code for code in range(256)}
+_REMEMBERED = 512
+_MAX_REMEMBERED_BYTES = 512
 _VERSIONS = {10: b"HTTP/1.0", 11: b"HTTP/1.1"}
 
 
@@ -92,13 +95,13 @@ class CombinedFormatter:
             self._second = second
             self._stamp = _render_stamp(second)
         return b'%b - - [%b] "%b" %03d %d "%b" "%b"\n' % (
-            _escape(entry.client.encode("utf-8", "backslashreplace")) or b"-",
+            _escape_client(entry.client) or b"-",
             self._stamp,
             _render_request_line(entry),
             entry.status,
             entry.body_bytes,
-            _escape(entry.referer) or b"-",
-            _escape(entry.user_agent) or b"-",
+            _escape_agent(entry.referer) or b"-",
+            _escape_agent(entry.user_agent) or b"-",
         )
 
 
@@ -114,6 +117,21 @@ def _escape(value: bytes) -> bytes:
     if _UNSAFE.search(value) is None:
         return value
     return _UNSAFE.sub(lambda match: _ESCAPES[match[0]], value)
+
+
+def _escape_agent(value: bytes) -> bytes:
+    """`_escape` of what many lines have in common."""
+    return _escape_again(value) if len(value) <= _MAX_REMEMBERED_BYTES else _escape(value)
+
+
+@lru_cache(_REMEMBERED)
+def _escape_again(value: bytes) -> bytes:
+    return _escape(value)
+
+
+@lru_cache(_REMEMBERED)
+def _escape_client(client: str) -> bytes:
+    return _escape(client.encode("utf-8", "backslashreplace"))
 
 
 def _render_stamp(second: int) -> bytes:
