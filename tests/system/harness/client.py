@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import socket
 import struct
@@ -109,7 +110,12 @@ class Client:
             return False
 
     def half_close(self) -> None:
-        self.sock.shutdown(socket.SHUT_WR)
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
+            raise ConnectionResetError(error.errno, "it was reset before") from error
 
     def reset(self) -> None:
         """Close with a RST instead of a FIN."""
