@@ -670,3 +670,21 @@ def test_whole_requests_of_a_client_that_reads_nothing_are_not_all_taken_up(
         assert here.call(pending) < 600_000
         for _ in range(200):
             assert client.receive().body == body
+
+
+@EXPRESS
+def test_a_client_told_to_close_by_a_drain_may_still_be_sending(
+    origin: OriginMaker, proxy: ProxyMaker, express: bool
+) -> None:
+    """Closed at once, its next request would be answered with a RST, which may destroy the answer on its way."""
+    here = proxy(origin(echo), express=express)
+    with here.client() as client:
+        client.request()
+        here.drain()
+        client.send(GET)
+        assert client.receive().says_close()
+        for _ in range(5):
+            client.send(GET)
+            here.call(lambda: None)
+        assert client.is_closed()
+    assert here.drained.wait(5)
