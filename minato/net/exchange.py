@@ -249,7 +249,7 @@ class Exchange:
         if context.access_log is not None:
             self._status, self._body_bytes_down = head.status, payload_bytes
             self._log("")
-        client.stream.send_now(front + data[body_at:])
+        client.write(front + data[body_at:])
         client.finish_exchange(persistence)
 
     def on_upstream_drained(self) -> None:

@@ -1,8 +1,7 @@
-"""One non-blocking connection in the loop: reads when asked, writes at once or when it can, tells of back-pressure.
+"""One non-blocking connection in the loop: reads when asked, writes when it can, tells of back-pressure.
 
-Written pieces are queued and go out in one system call at the end of the loop's turn, or at once by `send_now`. The
-interest registered with epoll changes only when a socket blocks or a side is paused, so that an ordinary exchange costs
-no epoll_ctl.
+Written pieces are queued and go out in one system call at the end of the loop's turn. The interest registered with
+epoll changes only when a socket blocks or a side is paused, so that an ordinary exchange costs no epoll_ctl.
 """
 
 from __future__ import annotations
@@ -205,19 +204,6 @@ class Stream:
         if not self._flush_due:
             self._flush_due = True
             self._flush_soon(self)
-
-    def send_now(self, data: bytes) -> None:
-        """Send at once what the kernel takes, and queue the rest. A broken socket fails again in `flush`."""
-        if self.pending_bytes or self.closed:
-            self.write(data)
-            return
-        try:
-            sent = self.sock.send(data)
-        except OSError:
-            sent = 0
-        self.sent_bytes += sent
-        if sent != len(data):
-            self.write(memoryview(data)[sent:])
 
     def flush(self) -> bool:
         """Send what can be sent now; tell whether all of it went."""
@@ -465,39 +451,3 @@ class Stream:
     def _on_write_deadline(self) -> None:
         self.discard_output()
         self._owner.on_write_failed(TimeoutError("the peer does not read"))
-
-
-class TlsStream(Stream):
-    """A TLS connection, as a client."""
-
-    # The ssl module cannot end one direction and still decrypt the other.
-    can_half_close: ClassVar[bool] = False
-    can_splice: ClassVar[bool] = False
-
-    __slots__ = ()
-
-    sock: ssl.SSLSocket
-
-    def recv(self) -> bytes | None:
-        # RECV_BYTES is the most a TLS record holds, so that no part of a record stays behind unseen by epoll.
-        try:
-            return self.sock.recv(RECV_BYTES)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return None
-
-    def has_unread(self) -> bool:
-        return self.is_readable()
-
-    def is_readable(self) -> bool:
-        # There is no peeking behind TLS. Who asks gives the connection up if there is something; so a byte may be lost.
-        try:
-            self.sock.recv(1)
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return False
-        except OSError:
-            return True
-        return True
-
-    def _send_some(self) -> int:
-        # A piece that blocked must be offered again as it was, so pieces are not gathered here.
-        return self.sock.send(self._out[0])

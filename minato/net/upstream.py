@@ -19,7 +19,8 @@ from minato.net.connect import Connector, describe_error
 from minato.net.loop import NEVER, Loop
 from minato.net.runtime import UpstreamRuntime
 from minato.net.splice import MIN_SPLICE_BYTES, Moved, Splice
-from minato.net.stream import Stream, TlsStream
+from minato.net.stream import Stream
+from minato.net.tls_stream import TlsStream
 from minato.protocol.codec import ClientCodec, Signal
 from minato.protocol.guard import Malformed
 from minato.protocol.message import RequestHead, ResponseHead

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from minato.net.loop import Loop
-from minato.net.stream import Stream, TlsStream
+from minato.net.stream import Stream
+from minato.net.tls_stream import TlsStream
 from minato.net.tunnel import Tunnel
 from tests.net.support import PATIENCE_S, Recorder, read_available, settle, turn_until
 from tests.system.harness.tls import Authority
