@@ -247,8 +247,9 @@ class Exchange:
         self._connection = None
         context.row.forwarded(upstream.index, head.status, self._body_bytes_up, payload_bytes)
         if context.access_log is not None:
-            self._status, self._body_bytes_down = head.status, payload_bytes
-            self._log("")
+            record_access(
+                context, self.head, client.address, head.status, payload_bytes, self.began_s, upstream, "", ""
+            )
         client.write(front + data[body_at:])
         client.finish_exchange(persistence)
 
@@ -533,11 +534,11 @@ class Exchange:
         record_access(
             self._context,
             self.head,
-            client=self._client.address,
-            status=self._status,
-            bytes_down=self._body_bytes_down,
-            began_s=self.began_s,
-            upstream=self._upstream,
-            cache=self._cache.label if self._cache is not None else "",
-            failure=failure,
+            self._client.address,
+            self._status,
+            self._body_bytes_down,
+            self.began_s,
+            self._upstream,
+            self._cache.label if self._cache is not None else "",
+            failure,
         )

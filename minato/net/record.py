@@ -9,7 +9,7 @@ from minato.net.context import WorkerContext
 from minato.net.runtime import UpstreamRuntime
 from minato.protocol.message import RequestHead, first_value
 from minato.shared.board import Counter
-from minato.telemetry.access_log import AccessEntry
+from minato.telemetry.access_format import AccessEntry, render_agents, render_request_line
 
 _MAX_DESCRIBED_BYTES: Final = 120
 
@@ -17,7 +17,6 @@ _MAX_DESCRIBED_BYTES: Final = 120
 def record_access(
     context: WorkerContext,
     head: RequestHead,
-    *,
     client: str,
     status: int,
     bytes_down: int,
@@ -39,15 +38,25 @@ def record_access(
         cache: how the lookup came out, or empty.
         failure: why it failed, or empty.
     """
-    if context.access_log is None:
+    access_log = context.access_log
+    if access_log is None:
         return
-    known = head.block.known
-    origins = known.origins
-    if origins is None:
-        fields = known.fields
-        origins = first_value(fields, b"referer") or b"", first_value(fields, b"user-agent") or b""
-        known.origins = origins
-    context.access_log.record(
+    if access_log.is_combined:
+        # What the line says of the request is kept with a head that comes again: a line costs 1 us instead of 4.
+        memo = head.memo
+        line = None if memo is None else memo.request_line
+        if line is None:
+            line = render_request_line(head.method, head.target, head.version)
+            if memo is not None:
+                memo.request_line = line
+        known = head.block.known
+        agents = known.agents
+        if agents is None:
+            agents = known.agents = render_agents(*_agents(head))
+        if access_log.record_combined(client, line, agents, status, bytes_down, context.loop.wall_s):
+            return
+    referer, user_agent = _agents(head)
+    access_log.record(
         AccessEntry(
             client=client,
             method=head.method,
@@ -55,8 +64,8 @@ def record_access(
             version=head.version,
             status=status,
             body_bytes=bytes_down,
-            referer=origins[0],
-            user_agent=origins[1],
+            referer=referer,
+            user_agent=user_agent,
             host=head.host,
             duration_s=context.loop.now_s - began_s,
             upstream=upstream.authority.decode("ascii") if upstream is not None else "",
@@ -67,19 +76,14 @@ def record_access(
     )
 
 
+def _agents(head: RequestHead) -> tuple[bytes, bytes]:
+    fields = head.block.known.fields
+    return first_value(fields, b"referer") or b"", first_value(fields, b"user-agent") or b""
+
+
 def record_plain_hit(context: WorkerContext, head: RequestHead, client: str, status: int, body_bytes: int) -> None:
     """Log a hit that was answered without an exchange."""
-    record_access(
-        context,
-        head,
-        client=client,
-        status=status,
-        bytes_down=body_bytes,
-        began_s=context.loop.now_s,
-        upstream=None,
-        cache=LookupReason.HIT.value,
-        failure="",
-    )
+    record_access(context, head, client, status, body_bytes, context.loop.now_s, None, LookupReason.HIT.value, "")
 
 
 def record_refused_head(context: WorkerContext, client: str, status: int, bytes_down: int, failure: str) -> None:

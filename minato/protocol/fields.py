@@ -107,7 +107,7 @@ class FieldBlock:
         cookie: of a block made by ``with_cookie``: the block without it, the value, and the position of its line.
         cookie_frame: for protocol.field_table, the bytes in front of and behind the cookie that it had last, from
             the CRLF in front of their first line to the end of their heads, and the position of its line.
-        origins: for net.record, its Referer and its User-Agent.
+        agents: for net.record, its Referer and its User-Agent as the access log writes them.
         is_plain: for net.hits, whether the cache has nothing in it to weigh; None before it was asked.
         forwarded: for protocol.forward, the lines of a forwarded request in front of and behind the client's address.
         around_cookie: for protocol.forward, the same lines where a cookie is put among them.
@@ -117,7 +117,7 @@ class FieldBlock:
     tag: bytes = b""
     is_plain: bool | None = None
     facts: object = None
-    origins: tuple[bytes, bytes] | None = None
+    agents: bytes | None = None
     forwarded: tuple[bytes, bytes] | None = None
     around_cookie: tuple[int, bytes, bytes, bytes] | None = None
     _lines: list[FieldLine] | None = None

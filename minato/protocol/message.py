@@ -36,15 +36,17 @@ class HeadMemo:
         routed: for the exchange, the route table the head was looked up in and the service found.
         rendered: for net.forwarding, the upstream and the client it was rendered for last, and how; of exact ones.
         hot: for net.hits, the answer that may go out again.
+        request_line: for net.record, as the access log writes it.
     """
 
-    __slots__ = ("hot", "is_exact", "rendered", "routed")
+    __slots__ = ("hot", "is_exact", "rendered", "request_line", "routed")
 
     def __init__(self, is_exact: bool) -> None:
         self.is_exact = is_exact
         self.routed: tuple[object, int] | None = None
         self.rendered: tuple[object, bytes, bytes] | None = None
         self.hot: object = None
+        self.request_line: bytes | None = None
 
 
 @dataclass(slots=True)

@@ -18,7 +18,6 @@ _MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep
 _UNSAFE = re.compile(rb"[^\x20\x21\x23-\x5b\x5d-\x7e]")
 _ESCAPES = {bytes([code]): b"\\x%02X" % code for code in range(256)}
 _REMEMBERED = 512
-_MAX_REMEMBERED_BYTES = 512
 _VERSIONS = {10: b"HTTP/1.0", 11: b"HTTP/1.1"}
 
 
@@ -86,31 +85,48 @@ class CombinedFormatter:
     """The combined format of Apache and nginx; the second's time stamp is rendered once."""
 
     def __init__(self) -> None:
-        self._second = -1
+        self._from_s = self._until_s = 0.0
         self._stamp = b""
 
     def __call__(self, entry: AccessEntry) -> bytes:
-        second = int(entry.wall_s)
-        if second != self._second:
-            self._second = second
-            self._stamp = _render_stamp(second)
-        return b'%b - - [%b] "%b" %03d %d "%b" "%b"\n' % (
-            _escape_client(entry.client) or b"-",
-            self._stamp,
-            _render_request_line(entry),
+        return self.join(
+            entry.client,
+            render_request_line(entry.method, entry.target, entry.version),
+            render_agents(entry.referer, entry.user_agent),
             entry.status,
             entry.body_bytes,
-            _escape_agent(entry.referer) or b"-",
-            _escape_agent(entry.user_agent) or b"-",
+            entry.wall_s,
+        )
+
+    def join(
+        self, client: str, request_line: bytes, agents: bytes, status: int, body_bytes: int, wall_s: float
+    ) -> bytes:
+        """Return the line of parts that `render_request_line` and `render_agents` made, perhaps for other lines."""
+        if not self._from_s <= wall_s < self._until_s:
+            second = int(wall_s)
+            self._from_s, self._until_s = second, second + 1
+            self._stamp = _render_stamp(second)
+        return b'%b - - [%b] "%b" %03d %d %b' % (
+            _escape_client(client),
+            self._stamp,
+            request_line,
+            status,
+            body_bytes,
+            agents,
         )
 
 
-def _render_request_line(entry: AccessEntry) -> bytes:
-    if not entry.method:
+def render_request_line(method: bytes, target: bytes, version: int) -> bytes:
+    """Return the request line as it is quoted in a combined line; ``-`` where there is no method."""
+    if not method:
         return b"-"
-    version = _VERSIONS.get(entry.version)
-    line = b"%b %b %b" % (entry.method, entry.target, version) if version else b"%b %b" % (entry.method, entry.target)
-    return _escape(line)
+    name = _VERSIONS.get(version)
+    return _escape(b"%b %b %b" % (method, target, name) if name else b"%b %b" % (method, target))
+
+
+def render_agents(referer: bytes, user_agent: bytes) -> bytes:
+    """Return the end of a combined line, line feed and all."""
+    return b'"%b" "%b"\n' % (_escape(referer) or b"-", _escape(user_agent) or b"-")
 
 
 def _escape(value: bytes) -> bytes:
@@ -119,19 +135,9 @@ def _escape(value: bytes) -> bytes:
     return _UNSAFE.sub(lambda match: _ESCAPES[match[0]], value)
 
 
-def _escape_agent(value: bytes) -> bytes:
-    """`_escape` of what many lines have in common."""
-    return _escape_again(value) if len(value) <= _MAX_REMEMBERED_BYTES else _escape(value)
-
-
-@lru_cache(_REMEMBERED)
-def _escape_again(value: bytes) -> bytes:
-    return _escape(value)
-
-
 @lru_cache(_REMEMBERED)
 def _escape_client(client: str) -> bytes:
-    return _escape(client.encode("utf-8", "backslashreplace"))
+    return _escape(client.encode("utf-8", "backslashreplace")) or b"-"
 
 
 def _render_stamp(second: int) -> bytes:

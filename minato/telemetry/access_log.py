@@ -8,9 +8,9 @@ import os
 import select
 import stat
 
-from minato.config.model import AccessLogConfig
+from minato.config.model import AccessLogConfig, LogFormat
 from minato.errors import BootError
-from minato.telemetry.access_format import AccessEntry, make_formatter, shorten
+from minato.telemetry.access_format import AccessEntry, CombinedFormatter, make_formatter, shorten
 
 __all__ = ["AccessEntry", "AccessLog"]
 
@@ -34,12 +34,15 @@ class AccessLog:
     says so once, and once more when it is over. Only opening raises.
 
     Attributes:
+        is_combined: whether ``record_combined`` may be told instead of ``record``.
         lost_lines: lines lost so far.
     """
 
     def __init__(self, config: AccessLogConfig) -> None:
         self._path = config.path
         self._format = make_formatter(config.format)
+        self._join = CombinedFormatter().join
+        self.is_combined = config.format is LogFormat.COMBINED
         self._fd = -1
         self._is_stream = False
         self._poll = select.poll()
@@ -65,13 +68,31 @@ class AccessLog:
         line = self._format(entry)
         if self._is_stream and len(line) > select.PIPE_BUF:
             line = self._format_short(entry)
-        if self._waiting_bytes + len(line) > MAX_WAITING_BYTES:
+        self._add(line)
+
+    def record_combined(
+        self, client: str, request_line: bytes, agents: bytes, status: int, body_bytes: int, wall_s: float
+    ) -> bool:
+        """Add an exchange's line of parts that were rendered before (`CombinedFormatter.join`).
+
+        Returns:
+            False where the line is too long to be written as it is: `record` shortens it.
+        """
+        line = self._join(client, request_line, agents, status, body_bytes, wall_s)
+        if self._is_stream and len(line) > select.PIPE_BUF:
+            return False
+        self._add(line)
+        return True
+
+    def _add(self, line: bytes) -> None:
+        waiting_bytes = self._waiting_bytes + len(line)
+        if waiting_bytes > MAX_WAITING_BYTES:
             self.lost_lines += 1
             return
         self._lines.append(line)
-        self._waiting_bytes += len(line)
+        self._waiting_bytes = waiting_bytes
         # While it fails, a try each second (the worker's flush) is enough; not one for every exchange.
-        if self._waiting_bytes > FLUSH_BYTES and not self._is_failing:
+        if waiting_bytes > FLUSH_BYTES and not self._is_failing:
             self.flush()
 
     def flush(self) -> None:

@@ -172,6 +172,8 @@ class Proxy:
 class Entries:
     """An access log that keeps what it is told."""
 
+    is_combined = False
+
     def __init__(self) -> None:
         self.entries: list[AccessEntry] = []
 

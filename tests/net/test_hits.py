@@ -150,6 +150,8 @@ def test_every_kind_of_status_is_counted_in_its_class(origin: OriginMaker, proxy
 class Lines:
     """Stands in for the access log."""
 
+    is_combined = False
+
     def __init__(self) -> None:
         self.entries: list[Any] = []
         self.record = self.entries.append
