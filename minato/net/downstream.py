@@ -17,7 +17,6 @@ from minato.errors import RequestError
 from minato.net.context import WorkerContext
 from minato.net.exchange import Exchange
 from minato.net.hits import answer_hit
-from minato.net.loop import NEVER
 from minato.net.record import record_refused_head
 from minato.net.splice import MIN_SPLICE_BYTES, Moved, Splice
 from minato.net.stream import Stream
@@ -373,7 +372,7 @@ class Downstream:
         if context.cache is not None and answer_hit(context, self, head):
             self._timer.set(self._timeouts.client_idle_s)
             return
-        self._timer.due_s = NEVER
+        self._timer.cancel()
         self.state = _EXCHANGING
         exchange = self._exchange = Exchange(context, self, head, True)
         exchange.begin(data[-head.length_bytes :] if head.length_bytes else b"")

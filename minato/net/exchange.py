@@ -4,34 +4,30 @@
 
 The client's connection (`Downstream`) hands in the request's pieces, the upstream's connection the response's. Both
 sides stream: a piece is passed on as it comes, and a side that is slow pauses the other. What ends an exchange early
-ends it in `_fail`: an answer if nothing went downstream yet, a visible cut otherwise.
+ends it in `_fail`: an answer if nothing went downstream yet, a visible cut otherwise. The half that faces the upstream
+is in net.uplink.
 """
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING, Final
 
 from minato.caching.answer import CachedAnswer
 from minato.decide.exchange import (
-    IDEMPOTENT_METHODS,
-    FailedAttempt,
     Phase,
-    RetryVerdict,
     check_transition,
-    judge_retry,
 )
 from minato.errors import ExchangeError, RequestError, Source, UpstreamError
 from minato.net.cache_session import CacheSession
 from minato.net.context import WorkerContext
-from minato.net.forwarding import build_cache_request, render_upstream_request
+from minato.net.forwarding import build_cache_request
 from minato.net.hits import keep_hot
-from minato.net.record import describe_request, record_access
+from minato.net.record import record_access
 from minato.net.routing import find_service
-from minato.net.runtime import ServiceRuntime, UpstreamRuntime
+from minato.net.runtime import ServiceRuntime
 from minato.net.splice import Splice
 from minato.net.stream import Stream
-from minato.net.upstream import UpstreamConnection
+from minato.net.uplink import Uplink
 from minato.protocol import render
 from minato.protocol.forward import forward_interim_fields, forward_response_head, forward_response_lines
 from minato.protocol.message import Fields, Framing, RequestHead, ResponseHead
@@ -40,12 +36,7 @@ from minato.shared.board import Counter
 
 if TYPE_CHECKING:
     from minato.net.downstream import Downstream
-    from minato.net.tunnel import Tunnel
 
-log = logging.getLogger("minato.exchange")
-
-# A body up to this size is kept until the response begins, so that the request can be sent once more where it may be.
-_MAX_REPLAY_BYTES: Final = 65_536
 _CONTINUE: Final = 100
 _SWITCHING_PROTOCOLS: Final = 101
 _FIRST_FINAL: Final = 200
@@ -53,39 +44,23 @@ _NO_CONTENT: Final = 204
 _NOT_MODIFIED: Final = 304
 _HTTP_1_1: Final = 11
 _CHUNKED: Final = Framing.CHUNKED
-_NONE: Final = Framing.NONE
 _KEEP: Final = Persistence.KEEP
 _ROUTING: Final = Phase.ROUTING
-_CONNECTING: Final = Phase.CONNECTING
 _AWAITING_HEAD: Final = Phase.AWAITING_HEAD
 _RELAYING: Final = Phase.RELAYING
 _DONE: Final = Phase.DONE
 _BODILESS: Final = frozenset([_NO_CONTENT, _NOT_MODIFIED])
 
 
-class Exchange:
-    """One request and its response.
+class Exchange(Uplink):
+    """One request and its response: the half that faces the client, on top of the one that faces the upstream.
 
     Attributes:
         began_s: monotonic second at which its head was read.
-        head: the request's head.
-        phase: where it stands (decide.exchange).
-        request_complete: whether all of the request has come; set by the client's connection.
-        response_begun: whether bytes of a final response went downstream.
-        takes_whole: whether ``on_whole_response`` may be told instead of the three for its parts.
     """
 
-    # Defaults of the class: what an ordinary exchange never changes is not set for each of them.
-    response_begun = False
-    takes_whole = False
-    _cache: CacheSession | None = None
+    # Defaults of the class, as in `Uplink`.
     _freshened: CachedAnswer | None = None
-    _tunnel: Tunnel | None = None
-    _tried: tuple[int, ...] = ()  # positions in the service
-    _retries = 0  # so far
-    _fresh_retried = False
-    _replay: list[bytes] | None = None  # body pieces sent so far; None once they are not all kept
-    _body_bytes_up = 0
     _body_bytes_down = 0
     _framing_down = Framing.NONE
     _persistence = Persistence.KEEP
@@ -98,20 +73,11 @@ class Exchange:
         self._context = context
         self._client = client
         self.began_s = context.loop.now_s
-        self._service: ServiceRuntime | None = None
-        self._upstream: UpstreamRuntime | None = None  # the one tried last
-        self._connection: UpstreamConnection | None = None
         self._status = 0
         context.row.request_begun()
 
     def __repr__(self) -> str:
         return f"<Exchange {self.head.method!r} {self.head.target[:80]!r} {self.phase.value}>"
-
-    @property
-    def wants_body(self) -> bool:
-        """Whether a piece of the request's body can be taken now."""
-        connection = self._connection
-        return connection is not None and self.phase in (_AWAITING_HEAD, _RELAYING) and not connection.congested
 
     # -- from the client's connection
 
@@ -127,46 +93,9 @@ class Exchange:
         except ExchangeError as error:
             self._fail(error)
 
-    def on_request_body(self, data: bytes) -> None:
-        self._body_bytes_up += len(data)
-        cap = self._context.body_cap
-        if cap and self._body_bytes_up > cap:
-            self._fail(RequestError(413, "the request's body is too large"))
-            return
-        if self._replay is not None:
-            self._keep_for_replay(data)
-        assert self._connection is not None
-        self._connection.send(render.encode_piece(self.head.framing, data))
-
-    @property
-    def can_splice_request(self) -> bool:
-        """Whether the rest of a body with Content-Length may go past the codec; if not, its pieces are handed in."""
-        # What may have to be sent once more is copied.
-        return self._connection is not None and self._connection.can_take_splice and self._replay is None
-
-    def splice_request(self, source: Stream) -> Splice | None:
-        """Return that way, None where there is none."""
-        if self._connection is None or not (self.can_splice_request and source.can_splice):
-            return None
-        return Splice(self._context.pipes, source, self._connection.stream)
-
-    def on_request_spliced(self, size: int) -> None:
-        self._body_bytes_up += size
-
-    def on_request_end(self) -> None:
-        connection = self._connection
-        assert connection is not None
-        connection.send(render.encode_end(self.head.framing))
-        connection.await_response()
-
     def on_request_malformed(self, error: RequestError) -> None:
         """The rest of the request cannot be read, or does not come."""
         self._fail(error)
-
-    def on_client_drained(self) -> None:
-        """The client has caught up."""
-        if self._connection is not None:
-            self._connection.resume()
 
     def on_client_left(self) -> None:
         """The client's connection is gone; it is not blamed on the upstream. The caller closes its own side."""
@@ -176,11 +105,6 @@ class Exchange:
         self._end("the client left")
 
     # -- from the upstream's connection
-
-    def on_connected(self) -> None:
-        connection, upstream = self._connection, self._upstream
-        assert connection is not None and upstream is not None
-        self._send_request(connection, upstream)
 
     def on_response_head(self, head: ResponseHead) -> None:
         if head.status == _SWITCHING_PROTOCOLS:
@@ -253,18 +177,6 @@ class Exchange:
         client.write(front + data[body_at:])
         client.finish_exchange(persistence)
 
-    def on_upstream_drained(self) -> None:
-        """The upstream has caught up with the request's body."""
-        self._client.continue_request()
-
-    def on_upstream_deadline(self) -> None:
-        self._on_failed_attempt(
-            UpstreamError(504, "the upstream is too slow", detail=f"{self._upstream_url}: {self.phase.value} too long")
-        )
-
-    def on_upstream_failed(self, error: UpstreamError) -> None:
-        self._on_failed_attempt(error)
-
     def on_upstream_crash(self) -> None:
         """A bug left the exchange in no known state: unless it is over, its client's connection is closed with it."""
         self._client.on_exchange_crash(self)
@@ -278,11 +190,6 @@ class Exchange:
         self._end("")
 
     # -- routing and the cache
-
-    def _go(self, phase: Phase) -> None:
-        if phase not in self.phase.followers:
-            check_transition(self.phase, phase)
-        self.phase = phase
 
     def _route(self) -> ServiceRuntime:
         """Return the service; check what can be checked before anything is sent."""
@@ -328,69 +235,6 @@ class Exchange:
         self._client.finish_exchange(self._persistence)
 
     # -- forwarding
-
-    def _attempt(self, service: ServiceRuntime) -> None:
-        """Send the request to an upstream that was not tried yet.
-
-        Raises:
-            ExchangeError: there is none.
-        """
-        context = self._context
-        upstream = service.only
-        if upstream is None or self._tried or not context.health[upstream.index]:
-            upstream = self._pick_upstream(service)
-        self._upstream = upstream
-        self._tried = (*self._tried, upstream.position)
-        context.row.upstream_begin(upstream.index)
-        pooled = None
-        if not self._fresh_retried:
-            # What cannot be sent once more is not risked on a connection that may be dead.
-            head = self.head
-            must_be_alive = head.method not in IDEMPOTENT_METHODS or head.framing is not _NONE
-            pooled = context.idle_connection(upstream, must_be_alive)
-        if pooled is not None:
-            self._connection = pooled
-            pooled.reuse(self)
-            self._send_request(pooled, upstream)
-            return
-        self._go(_CONNECTING)
-        self._connection = connection = context.new_connection(upstream)
-        connection.connect(self)
-
-    def _pick_upstream(self, service: ServiceRuntime) -> UpstreamRuntime:
-        upstream = self._context.pick_upstream(service, self._tried)
-        if upstream is None and self._fresh_retried:
-            upstream = self._upstream  # the only one; its pooled connection had gone stale
-        if upstream is None:
-            raise UpstreamError(502, "the upstream failed", detail="no other upstream to try", retryable=False)
-        return upstream
-
-    def _send_request(self, connection: UpstreamConnection, upstream: UpstreamRuntime) -> None:
-        """The connection is there: send the head and what is kept of the body, then let the rest flow."""
-        self._go(_AWAITING_HEAD)
-        head, context, cache = self.head, self._context, self._cache
-        altered = cache.fields_to_forward(context.loop.wall_s) if cache is not None else None
-        wire = render_upstream_request(context, self._client.address_bytes, head, altered, upstream)
-        if not self.request_complete:
-            connection.send_head(head, wire)
-            for piece in self._replay or ():
-                connection.send(render.encode_piece(head.framing, piece))
-            self._client.continue_request()
-            return
-        self.takes_whole = cache is None and head.version >= _HTTP_1_1
-        if self._replay:
-            wire += b"".join([render.encode_piece(head.framing, piece) for piece in self._replay])
-        if head.framing is _CHUNKED:
-            wire += render.encode_end(_CHUNKED)
-        connection.send_whole(head, wire)
-
-    def _keep_for_replay(self, data: bytes) -> None:
-        assert self._replay is not None
-        self._replay.append(data)
-        assert self._connection is not None
-        is_final = self.head.method not in IDEMPOTENT_METHODS and self._connection.sent_bytes
-        if is_final or self._body_bytes_up > _MAX_REPLAY_BYTES:
-            self._replay = None
 
     def _relay_interim(self, head: ResponseHead) -> None:
         # RFC 9110, 15.2: "A server MUST NOT send a 1xx response to an HTTP/1.0 client"; a proxy forwards them unless it
@@ -445,46 +289,6 @@ class Exchange:
 
     # -- failing
 
-    @property
-    def _upstream_url(self) -> str:
-        return self._upstream.url if self._upstream is not None else ""
-
-    def _on_failed_attempt(self, error: UpstreamError) -> None:
-        """The upstream failed: send the request to another one where that is safe."""
-        connection, upstream, service = self._connection, self._upstream, self._service
-        assert connection is not None and upstream is not None and service is not None
-        if connection.refused:
-            self._context.report_refused(upstream)
-        attempt = FailedAttempt(
-            method=self.head.method,
-            retryable=error.retryable,
-            response_begun=self.response_begun,
-            sent_bytes=connection.sent_bytes,
-            body_replayable=self._replay is not None or not self._body_bytes_up,
-            stale_connection=connection.reused and not connection.response_bytes and error.status != 504,
-            retries_left=service.config.retries - self._retries,
-            fresh_retried=self._fresh_retried,
-        )
-        verdict = judge_retry(attempt)
-        self._abandon_upstream()
-        if verdict is RetryVerdict.RETRY_FRESH:
-            self._fresh_retried = True
-        elif verdict is RetryVerdict.RETRY:
-            self._retries += 1
-        else:
-            log.warning("%s (%s, %s)", error.detail, describe_request(self.head), verdict.value)
-            self._fail(error)
-            return
-        try:
-            self._attempt(service)
-        except ExchangeError as nobody:
-            # The first failure says more to the client than that there is nobody else.
-            log.warning("%s (%s, %s)", error.detail, describe_request(self.head), nobody.detail)
-            self._fail(error)
-            return
-        log.info("%s (%s, %s)", error.detail, describe_request(self.head), verdict.value)
-        self._context.row.add(Counter.RETRIES)
-
     def _fail(self, error: ExchangeError) -> None:
         """End the exchange: with an answer where nothing was sent yet, with a cut that shows otherwise."""
         if self.phase is _DONE:
@@ -506,22 +310,6 @@ class Exchange:
             self._body_bytes_down = len(body)
         self._end(error.detail)
         self._client.finish_exchange(self._persistence)
-
-    def _abandon_upstream(self) -> None:
-        """Give up the attempt: its connection is in the middle of a message and cannot be used again."""
-        if self._cache is not None:
-            self._cache.abort()
-        connection = self._connection
-        if connection is not None:
-            connection.close()
-            self._release_upstream()
-
-    def _release_upstream(self) -> None:
-        """The upstream has nothing to do with this exchange any more."""
-        if self._connection is not None or self._tunnel is not None:
-            self._connection = self._tunnel = None
-            assert self._upstream is not None
-            self._context.row.upstream_end(self._upstream.index)
 
     def _end(self, failure: str) -> None:
         """Count and log the exchange; nothing but the end of its response is sent after this."""

@@ -16,7 +16,7 @@ from typing import Final, Protocol
 from minato.config.model import Timeouts
 from minato.errors import UpstreamError
 from minato.net.connect import Connector, describe_error
-from minato.net.loop import NEVER, Loop
+from minato.net.loop import Loop
 from minato.net.runtime import UpstreamRuntime
 from minato.net.splice import MIN_SPLICE_BYTES, Moved, Splice
 from minato.net.stream import Stream
@@ -183,7 +183,7 @@ class UpstreamConnection:
         assert self._stream is not None
         self.sent_before = self._stream.sent_bytes
         self._in_body = self._persistent = False
-        self.timer.due_s = NEVER
+        self.timer.cancel()
 
     def is_alive(self) -> bool:
         """Ask the socket whether the upstream has closed or sent what nobody asked for; a dead one is to be closed."""

@@ -223,9 +223,9 @@ def test_a_malformed_response_is_502_and_its_connection_is_not_reused(
 @pytest.mark.parametrize(
     "broken",
     [
-        "minato.net.exchange.render_upstream_request",
+        "minato.net.uplink.render_upstream_request",
         "minato.net.exchange.forward_response_lines",
-        "minato.net.exchange.describe_request",
+        "minato.net.uplink.describe_request",
         "minato.shared.board.WorkerRow.request_begun",
     ],
 )

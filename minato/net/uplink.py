@@ -1,0 +1,270 @@
+"""The way up of an exchange: an upstream is picked, the request sent to it, and sent once more where that is safe."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Final
+
+from minato.decide.exchange import (
+    IDEMPOTENT_METHODS,
+    FailedAttempt,
+    Phase,
+    RetryVerdict,
+    check_transition,
+    judge_retry,
+)
+from minato.errors import ExchangeError, RequestError, UpstreamError
+from minato.net.cache_session import CacheSession
+from minato.net.context import WorkerContext
+from minato.net.forwarding import render_upstream_request
+from minato.net.record import describe_request
+from minato.net.runtime import ServiceRuntime, UpstreamRuntime
+from minato.net.splice import Splice
+from minato.net.stream import Stream
+from minato.net.upstream import UpstreamConnection, UpstreamOwner
+from minato.protocol import render
+from minato.protocol.message import Framing, RequestHead
+from minato.shared.board import Counter
+
+if TYPE_CHECKING:
+    from minato.net.downstream import Downstream
+    from minato.net.tunnel import Tunnel
+
+log = logging.getLogger("minato.exchange")
+
+# A body up to this size is kept until the response begins, so that the request can be sent once more where it may be.
+_MAX_REPLAY_BYTES: Final = 65_536
+_HTTP_1_1: Final = 11
+_CHUNKED: Final = Framing.CHUNKED
+_NONE: Final = Framing.NONE
+_CONNECTING: Final = Phase.CONNECTING
+_AWAITING_HEAD: Final = Phase.AWAITING_HEAD
+_RELAYING: Final = Phase.RELAYING
+
+
+class Uplink(UpstreamOwner):
+    """The half of an exchange that faces the upstream; `net.exchange.Exchange` is the other one, made of this.
+
+    Attributes:
+        head: the request's head.
+        phase: where the exchange stands (decide.exchange).
+        request_complete: whether all of the request has come; set by the client's connection.
+        response_begun: whether bytes of a final response went downstream.
+        takes_whole: whether ``on_whole_response`` may be told instead of the three for its parts.
+    """
+
+    # Defaults of the class: what an ordinary exchange never changes is not set for each of them.
+    response_begun = False
+    takes_whole = False
+    _cache: CacheSession | None = None
+    _tunnel: Tunnel | None = None
+    _tried: tuple[int, ...] = ()  # positions in the service
+    _retries = 0  # so far
+    _fresh_retried = False
+    _replay: list[bytes] | None = None  # body pieces sent so far; None once they are not all kept
+    _body_bytes_up = 0
+    _service: ServiceRuntime | None = None
+    _upstream: UpstreamRuntime | None = None  # the one tried last
+    _connection: UpstreamConnection | None = None
+
+    head: RequestHead
+    phase: Phase
+    request_complete: bool
+    _context: WorkerContext
+    _client: Downstream
+
+    def _fail(self, error: ExchangeError) -> None:
+        """End the exchange: with an answer where nothing was sent yet, with a cut that shows otherwise."""
+        raise NotImplementedError
+
+    def _go(self, phase: Phase) -> None:
+        if phase not in self.phase.followers:
+            check_transition(self.phase, phase)
+        self.phase = phase
+
+    # -- from the client's connection
+
+    @property
+    def wants_body(self) -> bool:
+        """Whether a piece of the request's body can be taken now."""
+        connection = self._connection
+        return connection is not None and self.phase in (_AWAITING_HEAD, _RELAYING) and not connection.congested
+
+    def on_request_body(self, data: bytes) -> None:
+        self._body_bytes_up += len(data)
+        cap = self._context.body_cap
+        if cap and self._body_bytes_up > cap:
+            self._fail(RequestError(413, "the request's body is too large"))
+            return
+        if self._replay is not None:
+            self._keep_for_replay(data)
+        assert self._connection is not None
+        self._connection.send(render.encode_piece(self.head.framing, data))
+
+    @property
+    def can_splice_request(self) -> bool:
+        """Whether the rest of a body with Content-Length may go past the codec; if not, its pieces are handed in."""
+        # What may have to be sent once more is copied.
+        return self._connection is not None and self._connection.can_take_splice and self._replay is None
+
+    def splice_request(self, source: Stream) -> Splice | None:
+        """Return that way, None where there is none."""
+        if self._connection is None or not (self.can_splice_request and source.can_splice):
+            return None
+        return Splice(self._context.pipes, source, self._connection.stream)
+
+    def on_request_spliced(self, size: int) -> None:
+        self._body_bytes_up += size
+
+    def on_request_end(self) -> None:
+        connection = self._connection
+        assert connection is not None
+        connection.send(render.encode_end(self.head.framing))
+        connection.await_response()
+
+    def on_client_drained(self) -> None:
+        """The client has caught up."""
+        if self._connection is not None:
+            self._connection.resume()
+
+    # -- from the upstream's connection
+
+    def on_connected(self) -> None:
+        connection, upstream = self._connection, self._upstream
+        assert connection is not None and upstream is not None
+        self._send_request(connection, upstream)
+
+    def on_upstream_drained(self) -> None:
+        """The upstream has caught up with the request's body."""
+        self._client.continue_request()
+
+    def on_upstream_deadline(self) -> None:
+        self._on_failed_attempt(
+            UpstreamError(504, "the upstream is too slow", detail=f"{self._upstream_url}: {self.phase.value} too long")
+        )
+
+    def on_upstream_failed(self, error: UpstreamError) -> None:
+        self._on_failed_attempt(error)
+
+    # -- attempts
+
+    def _attempt(self, service: ServiceRuntime) -> None:
+        """Send the request to an upstream that was not tried yet.
+
+        Raises:
+            ExchangeError: there is none.
+        """
+        context = self._context
+        upstream = service.only
+        if upstream is None or self._tried or not context.health[upstream.index]:
+            upstream = self._pick_upstream(service)
+        self._upstream = upstream
+        self._tried = (*self._tried, upstream.position)
+        context.row.upstream_begin(upstream.index)
+        pooled = None
+        if not self._fresh_retried:
+            # What cannot be sent once more is not risked on a connection that may be dead.
+            head = self.head
+            must_be_alive = head.method not in IDEMPOTENT_METHODS or head.framing is not _NONE
+            pooled = context.idle_connection(upstream, must_be_alive)
+        if pooled is not None:
+            self._connection = pooled
+            pooled.reuse(self)
+            self._send_request(pooled, upstream)
+            return
+        self._go(_CONNECTING)
+        self._connection = connection = context.new_connection(upstream)
+        connection.connect(self)
+
+    def _pick_upstream(self, service: ServiceRuntime) -> UpstreamRuntime:
+        upstream = self._context.pick_upstream(service, self._tried)
+        if upstream is None and self._fresh_retried:
+            upstream = self._upstream  # the only one; its pooled connection had gone stale
+        if upstream is None:
+            raise UpstreamError(502, "the upstream failed", detail="no other upstream to try", retryable=False)
+        return upstream
+
+    def _send_request(self, connection: UpstreamConnection, upstream: UpstreamRuntime) -> None:
+        """The connection is there: send the head and what is kept of the body, then let the rest flow."""
+        self._go(_AWAITING_HEAD)
+        head, context, cache = self.head, self._context, self._cache
+        altered = cache.fields_to_forward(context.loop.wall_s) if cache is not None else None
+        wire = render_upstream_request(context, self._client.address_bytes, head, altered, upstream)
+        if not self.request_complete:
+            connection.send_head(head, wire)
+            for piece in self._replay or ():
+                connection.send(render.encode_piece(head.framing, piece))
+            self._client.continue_request()
+            return
+        self.takes_whole = cache is None and head.version >= _HTTP_1_1
+        if self._replay:
+            wire += b"".join([render.encode_piece(head.framing, piece) for piece in self._replay])
+        if head.framing is _CHUNKED:
+            wire += render.encode_end(_CHUNKED)
+        connection.send_whole(head, wire)
+
+    def _keep_for_replay(self, data: bytes) -> None:
+        assert self._replay is not None
+        self._replay.append(data)
+        assert self._connection is not None
+        is_final = self.head.method not in IDEMPOTENT_METHODS and self._connection.sent_bytes
+        if is_final or self._body_bytes_up > _MAX_REPLAY_BYTES:
+            self._replay = None
+
+    def _abandon_upstream(self) -> None:
+        """Give up the attempt: its connection is in the middle of a message and cannot be used again."""
+        if self._cache is not None:
+            self._cache.abort()
+        connection = self._connection
+        if connection is not None:
+            connection.close()
+            self._release_upstream()
+
+    def _release_upstream(self) -> None:
+        """The upstream has nothing to do with this exchange any more."""
+        if self._connection is not None or self._tunnel is not None:
+            self._connection = self._tunnel = None
+            assert self._upstream is not None
+            self._context.row.upstream_end(self._upstream.index)
+
+    # -- failed ones
+
+    @property
+    def _upstream_url(self) -> str:
+        return self._upstream.url if self._upstream is not None else ""
+
+    def _on_failed_attempt(self, error: UpstreamError) -> None:
+        """The upstream failed: send the request to another one where that is safe."""
+        connection, upstream, service = self._connection, self._upstream, self._service
+        assert connection is not None and upstream is not None and service is not None
+        if connection.refused:
+            self._context.report_refused(upstream)
+        attempt = FailedAttempt(
+            method=self.head.method,
+            retryable=error.retryable,
+            response_begun=self.response_begun,
+            sent_bytes=connection.sent_bytes,
+            body_replayable=self._replay is not None or not self._body_bytes_up,
+            stale_connection=connection.reused and not connection.response_bytes and error.status != 504,
+            retries_left=service.config.retries - self._retries,
+            fresh_retried=self._fresh_retried,
+        )
+        verdict = judge_retry(attempt)
+        self._abandon_upstream()
+        if verdict is RetryVerdict.RETRY_FRESH:
+            self._fresh_retried = True
+        elif verdict is RetryVerdict.RETRY:
+            self._retries += 1
+        else:
+            log.warning("%s (%s, %s)", error.detail, describe_request(self.head), verdict.value)
+            self._fail(error)
+            return
+        try:
+            self._attempt(service)
+        except ExchangeError as nobody:
+            # The first failure says more to the client than that there is nobody else.
+            log.warning("%s (%s, %s)", error.detail, describe_request(self.head), nobody.detail)
+            self._fail(error)
+            return
+        log.info("%s (%s, %s)", error.detail, describe_request(self.head), verdict.value)
+        self._context.row.add(Counter.RETRIES)
