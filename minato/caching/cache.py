@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from minato.caching.answer import CachedAnswer, make_answer
 from minato.caching.draft import Arrival, make_draft
+from minato.caching.flights import Flights
 from minato.caching.freshness import read_date
 from minato.caching.key import PrimaryKey
 from minato.caching.policy import (
@@ -60,12 +61,17 @@ class CacheStats:
 
 
 class Cache:
-    """Stored responses and what RFC 9111 says about them. Single-threaded; every time is a wall clock given to it."""
+    """Stored responses and what RFC 9111 says about them. Single-threaded; every time is a wall clock given to it.
+
+    Attributes:
+        flights: requests under way whose responses others may wait for.
+    """
 
     def __init__(self, config: CacheConfig) -> None:
         self._config = config
         self._store = Store(config.kind, capacity=config.capacity, max_memory_bytes=config.max_memory_bytes)
         self._writers: dict[PrimaryKey, set[StoreWriter]] = {}
+        self.flights = Flights()
 
     def __repr__(self) -> str:
         return f"<Cache {self._store!r}, {sum(map(len, self._writers.values()))} being stored>"
@@ -193,7 +199,7 @@ class Cache:
 
     def clear(self) -> int:
         """Forget everything stored and being stored; return how many responses were stored."""
-        for key in list(self._writers):
+        for key in {*self._writers, *self.flights.keys()}:
             self._abort_writers(key)
         return self._store.clear()
 
@@ -246,6 +252,8 @@ class Cache:
         self._store.discard_resource(key)
 
     def _abort_writers(self, key: PrimaryKey) -> None:
+        """What is asked of the upstream already must answer nobody who comes after this."""
+        self.flights.retire_all(key)
         for writer in list(self._writers.get(key, ())):
             writer.abort(NotStored.INVALIDATED)
 

@@ -43,8 +43,19 @@ class NotStored(enum.Enum):
         """Whether it says that nobody's response of this resource is to be stored, not merely this request's."""
         return self in _ABOUT_RESOURCE
 
+    @property
+    def is_about_response(self) -> bool:
+        """Whether the response is why, so that the next one of the resource is likely to be no other."""
+        return self in _ABOUT_RESPONSE
+
 
 _ABOUT_RESOURCE = frozenset({NotStored.NO_STORE, NotStored.PRIVATE, NotStored.VARY})
+_ABOUT_RESPONSE = _ABOUT_RESOURCE | {
+    NotStored.STATUS,
+    NotStored.SET_COOKIE,
+    NotStored.NO_LIFETIME,
+    NotStored.TOO_LARGE,
+}
 
 
 class Reuse(enum.Enum):

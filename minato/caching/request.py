@@ -69,6 +69,11 @@ DECIDING_FIELDS = frozenset(
 )
 """Request fields on which it may depend how a stored response answers, besides those that its Vary names."""
 
+CONDITION_FIELDS = frozenset(
+    {b"range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range"}
+)
+"""Request fields to which the response may be less than the whole one."""
+
 _CONTROL = frozenset({b"cache-control", b"pragma"})
 _FOR_ORIGIN = frozenset({b"if-match", b"if-unmodified-since"})
 _DECIDING = _CONTROL | _FOR_ORIGIN | {b"authorization"}

@@ -23,7 +23,9 @@ class LookupReason(enum.Enum):
 _FORWARDED = {reason: b"minato; fwd=" + reason.value.encode() for reason in LookupReason}
 
 
-def render_forwarded(reason: LookupReason, *, upstream_status: int | None = None, stored: bool = False) -> bytes:
+def render_forwarded(
+    reason: LookupReason, *, upstream_status: int | None = None, stored: bool = False, collapsed: bool = False
+) -> bytes:
     """Return the Cache-Status member of a response that came, or was validated, through an upstream.
 
     Args:
@@ -31,10 +33,13 @@ def render_forwarded(reason: LookupReason, *, upstream_status: int | None = None
         upstream_status: rendered as ``fwd-status``; give it where it differs from the answer's own status, as a 304
             to a validation does.
         stored: whether the response is being stored, or the stored one was freshened.
+        collapsed: whether it is the response to another request, which this one waited for.
     """
     parts = [_FORWARDED[reason]]
     if upstream_status is not None:
         parts.append(b"fwd-status=%d" % upstream_status)
     if stored:
         parts.append(b"stored")
+    if collapsed:
+        parts.append(b"collapsed")
     return b"; ".join(parts)

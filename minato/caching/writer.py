@@ -55,6 +55,21 @@ class StoreWriter:
         """The response being stored, not live before ``commit``."""
         return self._stored
 
+    @property
+    def length_bytes(self) -> int | None:
+        """What the response declared, None where it did not."""
+        return self._length_bytes
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the response is still on its way into the store."""
+        return self._state is _State.OPEN
+
+    @property
+    def refusal(self) -> NotStored:
+        """Why it gave up, once it did."""
+        return self._refusal
+
     def write(self, data: bytes) -> bool:
         """Take a piece of the body, content without chunk framing.
 

@@ -15,6 +15,7 @@ class Phase(enum.Enum):
     """Where an exchange stands; the order is the order of a forwarded one."""
 
     ROUTING = "routing"
+    WAITING = "waiting for the response to another request"
     CONNECTING = "waiting for an upstream connection"
     AWAITING_HEAD = "waiting for the response head"
     RELAYING = "relaying the response"
@@ -26,7 +27,8 @@ class Phase(enum.Enum):
 
 
 TRANSITIONS: dict[Phase, frozenset[Phase]] = {
-    Phase.ROUTING: frozenset([Phase.CONNECTING, Phase.AWAITING_HEAD, Phase.DONE]),
+    Phase.ROUTING: frozenset([Phase.WAITING, Phase.CONNECTING, Phase.AWAITING_HEAD, Phase.DONE]),
+    Phase.WAITING: frozenset([Phase.WAITING, Phase.CONNECTING, Phase.AWAITING_HEAD, Phase.RELAYING, Phase.DONE]),
     Phase.CONNECTING: frozenset([Phase.CONNECTING, Phase.AWAITING_HEAD, Phase.DONE]),
     Phase.AWAITING_HEAD: frozenset(
         [Phase.CONNECTING, Phase.AWAITING_HEAD, Phase.RELAYING, Phase.TUNNELLING, Phase.DONE]

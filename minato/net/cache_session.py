@@ -7,8 +7,10 @@ from typing import Final
 
 from minato.caching.answer import CachedAnswer
 from minato.caching.cache import Cache, Outcome
-from minato.caching.policy import NotStored
-from minato.caching.request import CacheRequest
+from minato.caching.directives import NO_REQUEST_DIRECTIVES
+from minato.caching.flights import Flight, Leader, Verdict, may_collapse, may_lead
+from minato.caching.policy import NotStored, decide_reuse
+from minato.caching.request import CacheRequest, read_traits
 from minato.caching.status import ONLY_IF_CACHED, LookupReason, render_forwarded
 from minato.caching.stored import StoredResponse
 from minato.caching.writer import StoreWriter
@@ -18,6 +20,8 @@ from minato.protocol.message import ResponseHead
 
 _NOT_MODIFIED: Final = 304
 _GATEWAY_TIMEOUT: Final = 504
+_FIRST_SERVER_ERROR: Final = 500
+_COLLAPSIBLE: Final = (Outcome.MISS, Outcome.STALE)
 _CACHEABLE_METHODS: Final = frozenset([b"GET", b"HEAD"])
 
 
@@ -27,9 +31,23 @@ class CacheSession:
     Attributes:
         hit: the stored response that answers, None where the request is forwarded.
         reason: how the lookup came out, for the log and Cache-Status.
+        flight: what it leads: others may wait for the response; None where nobody may.
+        is_collapsed: whether it is answered by the response to another request, which it waited for.
     """
 
-    __slots__ = ("_cache", "_request", "_request_time_s", "_stored", "_writer", "hit", "reason")
+    __slots__ = (
+        "_awaited",
+        "_cache",
+        "_outcome",
+        "_request",
+        "_request_time_s",
+        "_stored",
+        "_writer",
+        "flight",
+        "hit",
+        "is_collapsed",
+        "reason",
+    )
 
     def __init__(self, cache: Cache, request: CacheRequest) -> None:
         self._cache = cache
@@ -37,13 +55,17 @@ class CacheSession:
         self._request_time_s = 0.0
         self._stored: StoredResponse | None = None  # to be validated
         self._writer: StoreWriter | None = None
+        self._outcome = Outcome.BYPASS
+        self.is_collapsed = False
+        self._awaited: LookupReason | None = None
         self.hit: StoredResponse | None = None
         self.reason = LookupReason.BYPASS
+        self.flight: Flight | None = None
 
     @property
     def label(self) -> str:
         """The access log's word."""
-        return self.reason.value
+        return "collapsed" if self.is_collapsed else self.reason.value
 
     @property
     def is_storing(self) -> bool:
@@ -57,15 +79,57 @@ class CacheSession:
             ExchangeError: 504, only-if-cached and nothing to answer with.
         """
         found = self._cache.lookup(self._request, now_s)
-        self.reason = found.reason
+        self.reason, self._outcome = found.reason, found.outcome
         if found.outcome is Outcome.GATEWAY_TIMEOUT:
             fields = ((b"cache-status", ONLY_IF_CACHED),)
             raise ExchangeError(_GATEWAY_TIMEOUT, "nothing usable is stored", source=Source.DOWNSTREAM, fields=fields)
         if found.outcome is Outcome.HIT and found.stored is not None:
+            if self._awaited is not None:
+                self.reason = self._awaited
+                status = self._render_collapsed()
+                return self._cache.answer(self._request, found.stored, now_s, status)
             self.hit = found.stored
             return self._cache.answer(self._request, found.stored, now_s)
         self._stored = found.stored
         return None
+
+    # -- flights
+
+    def join(self, leader: Leader, now_s: float) -> Flight | None:
+        """After a lookup without an answer: return a flight to wait for; else lead one, if others may wait for it."""
+        request, flights = self._request, self._cache.flights
+        if self._outcome not in _COLLAPSIBLE or not may_collapse(request, read_traits(request.fields)):
+            return None
+        if flights.is_refused(request.key, now_s):
+            return None
+        flight = flights.find(request, now_s)
+        if flight is not None:
+            self._awaited = self.reason
+        elif may_lead(request, validates=self._stored is not None):
+            self.flight = flights.lead(request, leader)
+        return flight
+
+    def judge(self, flight: Flight, now_s: float) -> Verdict:
+        """Return what this request is to do about a flight it waits for."""
+        return flight.judge(self._request, now_s)
+
+    def shared_fields(self, stored: StoredResponse, now_s: float) -> Fields:
+        """Return the fields of the answer to a request that shares a response which is being stored."""
+        own = [(b"age", b"%d" % stored.age_s(now_s)), (b"cache-status", self._render_collapsed())]
+        return [*stored.fields, *own]
+
+    @property
+    def is_awaited(self) -> bool:
+        """Whether others wait for the response, or share it."""
+        return self.flight is not None and self.flight.has_followers
+
+    def close(self) -> None:
+        """The exchange is over, whatever became of it."""
+        flight, self.flight = self.flight, None
+        if flight is not None:
+            flight.fail()
+
+    # -- forwarding
 
     def fields_to_forward(self, now_s: float) -> Fields | None:
         """Return the end-to-end fields to send upstream where they are not the request's own: those of a validation."""
@@ -86,6 +150,7 @@ class CacheSession:
         fresh = self._cache.freshen(
             self._request, self._stored, head, request_time_s=self._request_time_s, response_time_s=now_s
         )
+        self._land_validated(fresh, now_s)
         status = render_forwarded(self.reason, upstream_status=_NOT_MODIFIED, stored=fresh.is_live)
         return self._cache.answer(self._request, fresh, now_s, status)
 
@@ -97,23 +162,55 @@ class CacheSession:
             return []
         head = replace(head, block=make_block(head.block.end_to_end))
         begun = self._cache.begin_store(request, head, request_time_s=self._request_time_s, response_time_s=now_s)
-        if not isinstance(begun, NotStored):
+        if isinstance(begun, NotStored):
+            if self.flight is not None:
+                self.flight.refuse(begun, now_s, is_lasting=head.status < _FIRST_SERVER_ERROR)
+        else:
             self._writer = begun
+            self._note_shareable(begun.stored, now_s)
+            if self.flight is not None:
+                self.flight.begin(begun)
         return [(b"cache-status", render_forwarded(self.reason, stored=self._writer is not None))]
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes, now_s: float) -> None:
         """Take a piece of the body."""
-        if self._writer is not None and not self._writer.write(data):
+        writer, flight = self._writer, self.flight
+        if writer is not None and not writer.write(data):
             self._writer = None
+            if flight is not None:
+                flight.overrun(writer.refusal, now_s)
+        if flight is not None:
+            flight.add(data)
 
     def commit(self, now_s: float) -> None:
         """The response ended cleanly: store it."""
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.commit(now_s)
+        if self.flight is not None:
+            self.flight.land()
 
     def abort(self) -> None:
         """The response was cut: store nothing of it."""
         writer, self._writer = self._writer, None
         if writer is not None:
             writer.abort()
+
+    def _render_collapsed(self) -> bytes:
+        self.is_collapsed = True
+        return render_forwarded(self.reason, collapsed=True)
+
+    def _land_validated(self, fresh: StoredResponse, now_s: float) -> None:
+        """A 304 came: whoever waits gets the stored response, unless each has to have it validated for itself."""
+        is_shareable = self._note_shareable(fresh, now_s)
+        if self.flight is not None and is_shareable:
+            self.flight.land(fresh)
+        elif self.flight is not None:
+            self.flight.refuse(NotStored.NO_LIFETIME, now_s, is_lasting=True)
+
+    def _note_shareable(self, stored: StoredResponse, now_s: float) -> bool:
+        """Tell whether others may have a response as it is; then they may wait for such again."""
+        is_shareable = decide_reuse(stored, NO_REQUEST_DIRECTIVES, now_s).is_allowed
+        if is_shareable:
+            self._cache.flights.forget_refusal(self._request.key)
+        return is_shareable

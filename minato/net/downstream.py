@@ -137,7 +137,15 @@ class Downstream:
         """Whether it is between requests with nothing under way."""
         return self.state is _WAITING and not self.stream.pending_bytes
 
-    # -- what the exchange asks for
+    # -- what the exchange asks for (net.client.Client)
+
+    @property
+    def is_congested(self) -> bool:
+        return self.stream.congested
+
+    @property
+    def sink(self) -> Stream | None:
+        return self.stream if self.stream.can_splice else None
 
     def continue_request(self) -> None:
         """The exchange wants the body (again)."""

@@ -10,7 +10,7 @@ is in net.uplink.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from minato.caching.answer import CachedAnswer
 from minato.decide.exchange import (
@@ -19,23 +19,21 @@ from minato.decide.exchange import (
 )
 from minato.errors import ExchangeError, RequestError, Source, UpstreamError
 from minato.net.cache_session import CacheSession
+from minato.net.client import Client, Nobody
 from minato.net.context import WorkerContext
 from minato.net.forwarding import build_cache_request
 from minato.net.hits import keep_hot
 from minato.net.record import record_access
 from minato.net.routing import find_service
 from minato.net.runtime import ServiceRuntime
+from minato.net.sharing import Sharing
 from minato.net.splice import Splice
 from minato.net.stream import Stream
-from minato.net.uplink import Uplink
 from minato.protocol import render
 from minato.protocol.forward import forward_interim_fields, forward_response_head, forward_response_lines
 from minato.protocol.message import Fields, Framing, RequestHead, ResponseHead
 from minato.protocol.render import Persistence
 from minato.shared.board import Counter
-
-if TYPE_CHECKING:
-    from minato.net.downstream import Downstream
 
 _CONTINUE: Final = 100
 _SWITCHING_PROTOCOLS: Final = 101
@@ -52,7 +50,7 @@ _DONE: Final = Phase.DONE
 _BODILESS: Final = frozenset([_NO_CONTENT, _NOT_MODIFIED])
 
 
-class Exchange(Uplink):
+class Exchange(Sharing):
     """One request and its response: the half that faces the client, on top of the one that faces the upstream.
 
     Attributes:
@@ -61,12 +59,10 @@ class Exchange(Uplink):
 
     # Defaults of the class, as in `Uplink`.
     _freshened: CachedAnswer | None = None
-    _body_bytes_down = 0
-    _framing_down = Framing.NONE
     _persistence = Persistence.KEEP
     _must_close = False
 
-    def __init__(self, context: WorkerContext, client: Downstream, head: RequestHead, request_complete: bool) -> None:
+    def __init__(self, context: WorkerContext, client: Client, head: RequestHead, request_complete: bool) -> None:
         self.head = head
         self.request_complete = request_complete
         self.phase = _ROUTING
@@ -99,7 +95,7 @@ class Exchange(Uplink):
 
     def on_client_left(self) -> None:
         """The client's connection is gone; it is not blamed on the upstream. The caller closes its own side."""
-        if self.phase is _DONE:
+        if self.phase is _DONE or self._go_on_without_client():
             return
         self._abandon_upstream()
         self._end("the client left")
@@ -121,18 +117,18 @@ class Exchange(Uplink):
 
     def on_response_body(self, data: bytes) -> None:
         if self._cache is not None:
-            self._cache.write(data)
+            self._cache.write(data, self._context.loop.wall_s)
         self._body_bytes_down += len(data)
         client = self._client
         client.write(data if self._framing_down is not _CHUNKED else render.encode_piece(_CHUNKED, data))
-        if client.stream.congested and self._connection is not None:
+        if self._connection is not None and self._is_held_back:
             self._connection.pause()
 
     def splice_response(self, source: Stream) -> Splice | None:
         """Return the way for the rest of a body with Content-Length, None where its pieces are to be handed in."""
         is_storing = self._cache is not None and self._cache.is_storing
-        sink = self._client.stream
-        if is_storing or self._framing_down is not Framing.LENGTH or not (source.can_splice and sink.can_splice):
+        sink = self._client.sink
+        if is_storing or self._framing_down is not Framing.LENGTH or sink is None or not source.can_splice:
             return None
         return Splice(self._context.pipes, source, sink)
 
@@ -203,19 +199,28 @@ class Exchange(Uplink):
         return context.services[index]
 
     def _answer_from_cache(self, service: ServiceRuntime) -> bool:
-        """Answer from the store if that is possible; tell whether it was."""
+        """Answer from the store, or begin to wait for a response that is on its way; tell whether that was possible."""
         context = self._context
         if context.cache is None or self.head.path == b"*" or self.head.upgrade:
             return False
         request = build_cache_request(context, self._client.address, self.head, service.index)
         self._cache = CacheSession(context.cache, request)
-        answer = self._cache.look_up(context.loop.wall_s)
-        if answer is None:
-            context.row.add(Counter.CACHE_MISSES)
-            return False
-        context.row.add(Counter.CACHE_HITS)
-        self._send_answer(answer)
-        return True
+        return self._look_up(may_wait=True)
+
+    def _look_up(self, *, may_wait: bool) -> bool:
+        cache, row, now_s = self._cache, self._context.row, self._context.loop.wall_s
+        assert cache is not None
+        answer = cache.look_up(now_s)
+        if answer is not None:
+            row.add(Counter.CACHE_COLLAPSED if cache.is_collapsed else Counter.CACHE_HITS)
+            self._send_answer(answer)
+            return True
+        flight = cache.join(self, now_s) if may_wait else None
+        if flight is not None:
+            self._wait_for(flight)
+            return True
+        row.add(Counter.CACHE_MISSES)
+        return False
 
     def _send_answer(self, answer: CachedAnswer) -> None:
         """Answer from the store."""
@@ -314,8 +319,12 @@ class Exchange(Uplink):
     def _end(self, failure: str) -> None:
         """Count and log the exchange; nothing but the end of its response is sent after this."""
         self._go(_DONE)
+        if self._cache is not None:
+            self._cache.close()
+        if self._follower is not None:
+            self._follower.leave()
         self._context.row.request_over(self._status, self._body_bytes_up, self._body_bytes_down)
-        if self._context.access_log is not None:
+        if self._context.access_log is not None and not isinstance(self._client, Nobody):
             self._log(failure)
 
     def _log(self, failure: str) -> None:

@@ -28,6 +28,7 @@ from minato.protocol.message import Framing, HeadMemo, RequestHead
 from minato.protocol.render import render_lines
 
 if TYPE_CHECKING:
+    from minato.net.client import Client
     from minato.net.downstream import Downstream
 
 MAX_HOT_BYTES: Final = 65_536  # of one body
@@ -36,7 +37,7 @@ _HTTP_1_1: Final = 11
 
 def keep_hot(
     context: WorkerContext,
-    client: Downstream,
+    client: Client,
     head: RequestHead,
     stored: StoredResponse,
     front: bytes,
@@ -112,7 +113,7 @@ def _answer_plain_hit(context: WorkerContext, client: Downstream, head: RequestH
 
 
 def _keep(
-    context: WorkerContext, client: Downstream, memo: HeadMemo, stored: StoredResponse, wire: bytes, body_bytes: int
+    context: WorkerContext, client: Client, memo: HeadMemo, stored: StoredResponse, wire: bytes, body_bytes: int
 ) -> None:
     hot = HotAnswer(client.routes, context.loop.wall_s, stored, wire, stored.status, body_bytes)
     context.hot.keep(memo, hot)

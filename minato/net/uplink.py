@@ -15,6 +15,7 @@ from minato.decide.exchange import (
 )
 from minato.errors import ExchangeError, RequestError, UpstreamError
 from minato.net.cache_session import CacheSession
+from minato.net.client import Client
 from minato.net.context import WorkerContext
 from minato.net.forwarding import render_upstream_request
 from minato.net.record import describe_request
@@ -27,7 +28,6 @@ from minato.protocol.message import Framing, RequestHead
 from minato.shared.board import Counter
 
 if TYPE_CHECKING:
-    from minato.net.downstream import Downstream
     from minato.net.tunnel import Tunnel
 
 log = logging.getLogger("minato.exchange")
@@ -71,7 +71,7 @@ class Uplink(UpstreamOwner):
     phase: Phase
     request_complete: bool
     _context: WorkerContext
-    _client: Downstream
+    _client: Client
 
     def _fail(self, error: ExchangeError) -> None:
         """End the exchange: with an answer where nothing was sent yet, with a cut that shows otherwise."""
@@ -121,11 +121,6 @@ class Uplink(UpstreamOwner):
         assert connection is not None
         connection.send(render.encode_end(self.head.framing))
         connection.await_response()
-
-    def on_client_drained(self) -> None:
-        """The client has caught up."""
-        if self._connection is not None:
-            self._connection.resume()
 
     # -- from the upstream's connection
 

@@ -79,6 +79,7 @@ class Counter(enum.IntEnum):
     CLIENT_ABORTS = 20
     BYTES_IN = 21
     BYTES_OUT = 22
+    CACHE_COLLAPSED = 23
 
 
 @dataclass(frozen=True, slots=True)

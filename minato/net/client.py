@@ -1,0 +1,95 @@
+"""What an exchange asks of the side its request came from: a client's connection, or nobody any more."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+from minato.decide.route import RouteTable
+from minato.net.stream import Stream
+from minato.protocol.render import Persistence
+
+if TYPE_CHECKING:
+    from minato.net.exchange import Exchange
+    from minato.net.tunnel import Tunnel
+    from minato.net.upstream import UpstreamConnection
+
+
+class Client(Protocol):
+    """The side that a request came from."""
+
+    @property
+    def address(self) -> str:
+        """The client's address, without port; ``address_bytes`` for the wire."""
+
+    @property
+    def address_bytes(self) -> bytes: ...
+
+    @property
+    def routes(self) -> RouteTable:
+        """Of the configured address it came in on."""
+
+    @property
+    def half_closed(self) -> bool:
+        """Whether the client has sent its FIN."""
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether it is behind: no more is to be written until the exchange hears ``on_client_drained``."""
+
+    @property
+    def sink(self) -> Stream | None:
+        """Where a body may be spliced to, None where it may not."""
+
+    def write(self, data: bytes | memoryview, /) -> None:
+        """Queue bytes for the client."""
+
+    def continue_request(self) -> None:
+        """The exchange wants the body (again)."""
+
+    def discard_request(self) -> bool:
+        """Read off what has come of a body that nobody wants; tell whether that was all of it."""
+
+    def finish_exchange(self, persistence: Persistence) -> None:
+        """The response is complete."""
+
+    def abort_exchange(self, *, reset: bool) -> None:
+        """The response cannot be completed, and the client is to see it."""
+
+    def start_tunnel(self, upstream: UpstreamConnection) -> tuple[Tunnel, bytes, bytes]:
+        """Join with the upstream's connection."""
+
+    def on_exchange_crash(self, exchange: Exchange) -> None:
+        """A bug ended the handling of that exchange."""
+
+
+class Nobody:
+    """Stands in for a client that left, or that there never was, while the response is still wanted in the cache."""
+
+    half_closed = False
+    is_congested = False
+    sink: Stream | None = None
+
+    def __init__(self, address: str, routes: RouteTable) -> None:
+        self.address = address
+        self.address_bytes = address.encode("ascii")
+        self.routes = routes
+
+    def __repr__(self) -> str:
+        return f"<Nobody in place of {self.address}>"
+
+    def write(self, data: bytes | memoryview, /) -> None: ...
+
+    def continue_request(self) -> None: ...
+
+    def discard_request(self) -> bool:
+        return True
+
+    def finish_exchange(self, persistence: Persistence) -> None: ...
+
+    def abort_exchange(self, *, reset: bool) -> None: ...
+
+    def start_tunnel(self, upstream: UpstreamConnection) -> tuple[Tunnel, bytes, bytes]:
+        raise AssertionError("nobody asked for an upgrade")
+
+    def on_exchange_crash(self, exchange: Exchange) -> None:
+        exchange.on_client_left()
