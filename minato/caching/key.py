@@ -6,8 +6,11 @@ import re
 
 from minato.protocol.message import Fields, list_members
 
-PrimaryKey = tuple[int, bytes, bytes, bytes]
+ResourceKey = tuple[int, bytes, bytes, bytes]
 """``(service index, scheme, host, target)``; the method is always GET, since nothing else is stored."""
+
+PrimaryKey = ResourceKey | tuple[int, bytes, bytes, bytes, bytes]
+"""A resource's key, with the extra part behind it where the service's rules have one."""
 
 VariantNames = tuple[bytes, ...]
 """The field names of Vary: lower case, sorted, once each; empty without Vary."""
@@ -23,6 +26,11 @@ _WRITTEN_BY_PROXY = frozenset(
 )
 # Lists of case-insensitive members without quoted strings in practice: white space around commas and case mean nothing.
 _CASELESS_LISTS = frozenset({b"accept-encoding", b"accept-language", b"accept-charset"})
+
+
+def resource_of(key: PrimaryKey) -> ResourceKey:
+    """Return the key without its extra part: what all that is stored of one URL has in common."""
+    return key[:4]
 
 
 def read_variant_names(fields: Fields) -> VariantNames | None:
