@@ -29,12 +29,13 @@ class CacheSession:
         reason: how the lookup came out, for the log and Cache-Status.
     """
 
-    __slots__ = ("_cache", "_request", "_request_time_s", "_stored", "_writer", "hit", "reason")
+    __slots__ = ("_cache", "_is_bypassed", "_request", "_request_time_s", "_stored", "_writer", "hit", "reason")
 
     def __init__(self, cache: Cache, request: CacheRequest) -> None:
         self._cache = cache
         self._request = request
         self._request_time_s = 0.0
+        self._is_bypassed = False
         self._stored: StoredResponse | None = None  # to be validated
         self._writer: StoreWriter | None = None
         self.hit: StoredResponse | None = None
@@ -58,6 +59,7 @@ class CacheSession:
         """
         found = self._cache.lookup(self._request, now_s)
         self.reason = found.reason
+        self._is_bypassed = found.outcome is Outcome.BYPASS
         if found.outcome is Outcome.GATEWAY_TIMEOUT:
             fields = ((b"cache-status", ONLY_IF_CACHED),)
             raise ExchangeError(_GATEWAY_TIMEOUT, "nothing usable is stored", source=Source.DOWNSTREAM, fields=fields)
@@ -74,6 +76,16 @@ class CacheSession:
             return self._cache.validation_fields(self._request, self._stored)
         fields = self._cache.forward_fields(self._request)
         return None if fields is self._request.fields else fields
+
+    def target_to_forward(self, path: bytes) -> bytes | None:
+        """Return what to ask the upstream for where that is not ``path``, the request's own path and query.
+
+        What may be stored is asked for without the parameters that are no part of its key: they cannot shape it then.
+        """
+        request = self._request
+        if self._is_bypassed or request.method not in _CACHEABLE_METHODS or request.target == path:
+            return None
+        return request.target
 
     def is_validated_by(self, head: ResponseHead) -> bool:
         """Tell whether a final response says that the stored one is still good."""

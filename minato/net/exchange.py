@@ -207,6 +207,9 @@ class Exchange(Uplink):
         context = self._context
         if context.cache is None or self.head.path == b"*" or self.head.upgrade:
             return False
+        rules = context.cache_rules[service.index]
+        if rules is not None and not rules.enabled:
+            return False
         request = build_cache_request(context, self._client.address, self.head, service.index)
         self._cache = CacheSession(context.cache, request)
         answer = self._cache.look_up(context.loop.wall_s)
