@@ -33,6 +33,35 @@ def resource_of(key: PrimaryKey) -> ResourceKey:
     return key[:4]
 
 
+class ExtendedKeys:
+    """The keys with an extra part under which something is stored, to be found by their resource."""
+
+    __slots__ = ("_by_resource",)
+
+    def __init__(self) -> None:
+        self._by_resource: dict[ResourceKey, set[PrimaryKey]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_resource.values()))
+
+    def add(self, key: PrimaryKey) -> None:
+        """Note a key; one without an extra part needs no note."""
+        if (resource := resource_of(key)) != key:
+            self._by_resource.setdefault(resource, set()).add(key)
+
+    def discard(self, key: PrimaryKey) -> None:
+        """Forget a key under which nothing is stored any more."""
+        if (resource := resource_of(key)) != key:
+            keys = self._by_resource[resource]
+            keys.discard(key)
+            if not keys:
+                del self._by_resource[resource]
+
+    def all_of(self, resource: ResourceKey) -> list[PrimaryKey]:
+        """Return every key that may have something stored of a resource, the one without an extra part first."""
+        return [resource, *self._by_resource.get(resource, ())]
+
+
 def read_variant_names(fields: Fields) -> VariantNames | None:
     """Return the names that a response's Vary nominates, or None where no request can be told to match.
 

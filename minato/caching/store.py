@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from minato.caching.key import (
+    ExtendedKeys,
     PrimaryKey,
     ResourceKey,
     VariantNames,
@@ -33,7 +34,7 @@ class Store:
         self._capacity = capacity
         self._max_memory_bytes = max_memory_bytes
         self._resources: dict[PrimaryKey, _Resource] = {}
-        self._extended: dict[ResourceKey, set[PrimaryKey]] = {}  # keys with an extra part, by those without
+        self._extended = ExtendedKeys()
         self._order = make_order(kind)
         self._serial = 0
         self.used_bytes = 0
@@ -121,7 +122,7 @@ class Store:
 
     def discard_resource(self, key: ResourceKey) -> int:
         """Forget all that is stored of a URL, whatever its variant and the extra part of its key; return how many."""
-        keys: list[PrimaryKey] = [key, *self._extended.get(key, ())]
+        keys = self._extended.all_of(key)
         found = [stored for one in keys for group in self._resources.get(one, {}).values() for stored in group.values()]
         for stored in found:
             self.discard(stored)
@@ -167,9 +168,9 @@ class Store:
             self.evictions += 1
 
     def _link(self, stored: StoredResponse) -> None:
-        resource = self._resources.get(stored.key)
-        if resource is None:
-            resource = self._add_resource(stored.key)
+        resource = self._resources.setdefault(stored.key, {})
+        if not resource:
+            self._extended.add(stored.key)
         if stored.names not in resource:
             resource[stored.names] = {}
             if len(resource) > 1:
@@ -188,22 +189,7 @@ class Store:
         if not group:
             del resource[stored.names]
         if not resource:
-            self._remove_resource(stored.key)
+            del self._resources[stored.key]
+            self._extended.discard(stored.key)
         self.used_bytes -= stored.size_bytes
         stored.is_live = False
-
-    def _add_resource(self, key: PrimaryKey) -> _Resource:
-        resource_key = resource_of(key)
-        if resource_key != key:
-            self._extended.setdefault(resource_key, set()).add(key)
-        resource = self._resources[key] = {}
-        return resource
-
-    def _remove_resource(self, key: PrimaryKey) -> None:
-        del self._resources[key]
-        resource_key = resource_of(key)
-        if resource_key != key:
-            extended = self._extended[resource_key]
-            extended.discard(key)
-            if not extended:
-                del self._extended[resource_key]
