@@ -25,7 +25,7 @@ ARGS ?=
 PROCESS_SUITES := tests/system tests/control tests/cli
 
 # Suites about the wire: run once more without the express lane, so that both codecs are held to the same.
-WIRE := balancing cache connections forwarding fuzz hostile_clients hostile_upstreams large limits logs reload retries routing streaming timeouts tls_upstreams upgrade
+WIRE := balancing cache cache_rules connections forwarding fuzz hostile_clients hostile_upstreams large limits logs reload retries routing streaming timeouts tls_upstreams upgrade
 WIRE_SUITES := $(WIRE:%=tests/system/test_%.py)
 
 BIN := $(VENV)/bin

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import enum
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from minato.caching.answer import CachedAnswer, make_answer
 from minato.caching.draft import Arrival, make_draft
 from minato.caching.flights import Flights
 from minato.caching.freshness import read_date
-from minato.caching.key import PrimaryKey
+from minato.caching.key import PrimaryKey, ResourceKey, resource_of
 from minato.caching.policy import (
     NotStored,
     Reuse,
@@ -17,12 +18,13 @@ from minato.caching.policy import (
     decide_reuse,
 )
 from minato.caching.request import SAFE_METHODS, CacheRequest, RequestTraits, read_traits
+from minato.caching.rules import CacheRules
 from minato.caching.status import HIT, LookupReason
 from minato.caching.store import Store
 from minato.caching.stored import StoredResponse, with_date
 from minato.caching.validation import is_same_representation, make_validation_fields, merge_fields
 from minato.caching.writer import StoreWriter
-from minato.config.model import CacheConfig
+from minato.config.model import CacheConfig, ServiceCacheConfig
 from minato.protocol.message import Fields, Framing, ResponseHead
 
 
@@ -67,8 +69,16 @@ class Cache:
         flights: requests under way whose responses others may wait for.
     """
 
-    def __init__(self, config: CacheConfig) -> None:
+    def __init__(self, config: CacheConfig, rules: Mapping[int, CacheRules] | None = None) -> None:
+        """Make an empty one.
+
+        Args:
+            config: the top-level section; a service without rules of its own is as that says.
+            rules: by service index.
+        """
         self._config = config
+        self._rules = rules or {}
+        self._default_rules = CacheRules(config, ServiceCacheConfig())
         self._store = Store(config.kind, capacity=config.capacity, max_memory_bytes=config.max_memory_bytes)
         self._writers: dict[PrimaryKey, set[StoreWriter]] = {}
         self.flights = Flights()
@@ -155,7 +165,7 @@ class Cache:
         serial = self._store.take_serial()
         arrival = Arrival(stored.status, stored.reason, merged, request_time_s, response_time_s, serial)
         traits = read_traits(request.fields)
-        fresh, refusal = make_draft(request, traits, arrival, ttl_s=self._config.ttl_s, body=stored.body)
+        fresh, refusal = make_draft(request, traits, arrival, rules=self._rules_of(request.service), body=stored.body)
         if refusal is None and not traits.directives.no_store:
             self._store.replace(stored, fresh)
         elif refusal is not None and refusal is not NotStored.AUTHORIZATION:
@@ -173,6 +183,8 @@ class Cache:
             request_time_s: wall clock when the request was forwarded.
             response_time_s: wall clock when the head arrived.
         """
+        if request.is_bypassed:
+            return NotStored.BYPASS
         traits = read_traits(request.fields)
         refusal = check_request_storable(request.method, request.has_body, traits)
         if refusal is not None:
@@ -180,7 +192,7 @@ class Cache:
         fields = [field for field in response.fields if field[0] != b"content-length"]
         serial = self._store.take_serial()
         arrival = Arrival(response.status, response.reason, fields, request_time_s, response_time_s, serial)
-        stored, refusal = make_draft(request, traits, arrival, ttl_s=self._config.ttl_s)
+        stored, refusal = make_draft(request, traits, arrival, rules=self._rules_of(request.service))
         if refusal is not None:
             if refusal.is_about_resource:
                 # The origin server changed its mind: what is stored of the resource is no longer for everybody.
@@ -195,7 +207,7 @@ class Cache:
         not. Responses that are just being stored go as well.
         """
         if request.method not in SAFE_METHODS and 200 <= response_status < 400:
-            self._forget(request.key)
+            self._forget(resource_of(request.key))
 
     def clear(self) -> int:
         """Forget everything stored and being stored; return how many responses were stored."""
@@ -204,7 +216,7 @@ class Cache:
         return self._store.clear()
 
     def _look_up(self, request: CacheRequest, traits: RequestTraits, now_s: float) -> Lookup:
-        if request.has_body or traits.is_for_origin:
+        if request.is_bypassed or request.has_body or traits.is_for_origin:
             return Lookup(Outcome.BYPASS, LookupReason.BYPASS)
         stored = self._store.select(request.key, request.fields)
         if stored is None:
@@ -247,9 +259,20 @@ class Cache:
         if not writers:
             del self._writers[writer.stored.key]
 
-    def _forget(self, key: PrimaryKey) -> None:
-        self._abort_writers(key)
-        self._store.discard_resource(key)
+    def _rules_of(self, service: int) -> CacheRules:
+        return self._rules.get(service, self._default_rules)
+
+    def _forget(self, resource: ResourceKey) -> None:
+        """Forget all that is stored of a URL, whatever else its keys hold."""
+        service, scheme, host, target = resource
+        rules = self._rules_of(service)
+        resource = (service, scheme, host, rules.key_target(target))
+        keys: list[PrimaryKey] = [resource]
+        if rules.has_extra:
+            keys = [key for key in {*self._writers, *self.flights.keys()} if resource_of(key) == resource]
+        for key in keys:
+            self._abort_writers(key)
+        self._store.discard_resource(resource)
 
     def _abort_writers(self, key: PrimaryKey) -> None:
         """What is asked of the upstream already must answer nobody who comes after this."""

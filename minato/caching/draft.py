@@ -9,6 +9,7 @@ from minato.caching.freshness import calculate_initial_age, calculate_lifetime, 
 from minato.caching.key import read_variant_names, select_variant_values
 from minato.caching.policy import NotStored, check_response_storable, check_worth_storing
 from minato.caching.request import CacheRequest, RequestTraits
+from minato.caching.rules import CacheRules
 from minato.caching.stored import StoredResponse, make_stored, with_date
 from minato.protocol.message import Fields
 
@@ -35,7 +36,7 @@ class Arrival:
 
 
 def make_draft(
-    request: CacheRequest, traits: RequestTraits, arrival: Arrival, *, ttl_s: float, body: bytes = b""
+    request: CacheRequest, traits: RequestTraits, arrival: Arrival, *, rules: CacheRules, body: bytes = b""
 ) -> tuple[StoredResponse, NotStored | None]:
     """Return a response as it would be stored, not live yet, and why it must not be stored, or None.
 
@@ -43,7 +44,7 @@ def make_draft(
         request: that it answers; whether the request alone forbids storing is not looked at here.
         traits: of the request.
         arrival: the response.
-        ttl_s: the configured lifetime of responses that bring none.
+        rules: of the service, for the lifetime of responses that bring none.
         body: the content where it is known already, as it is after a 304.
     """
     fields, now_s = arrival.fields, arrival.response_time_s
@@ -52,7 +53,13 @@ def make_draft(
     stated_date_s = read_date(fields, now_s)
     date_s = int(now_s) if stated_date_s is None else stated_date_s
     freshness = calculate_lifetime(
-        arrival.status, fields, directives, date_s=date_s, response_time_s=now_s, ttl_s=ttl_s
+        arrival.status,
+        fields,
+        directives,
+        date_s=date_s,
+        response_time_s=now_s,
+        ttl_s=rules.ttl_s,
+        negative_ttl_s=rules.negative_ttl_s.get(arrival.status),
     )
     initial_age_s = calculate_initial_age(
         fields, date_s=date_s, request_time_s=arrival.request_time_s, response_time_s=now_s

@@ -22,6 +22,7 @@ class LifetimeSource(enum.Enum):
     S_MAXAGE = "s-maxage"
     MAX_AGE = "max-age"
     EXPIRES = "expires"
+    STATUS = "negative-ttl"
     CONFIGURED = "ttl"
     HEURISTIC = "heuristic"
     NONE = "none"
@@ -44,7 +45,14 @@ class Freshness:
 
 
 def calculate_lifetime(
-    status: int, fields: Fields, directives: ResponseDirectives, *, date_s: int, response_time_s: float, ttl_s: float
+    status: int,
+    fields: Fields,
+    directives: ResponseDirectives,
+    *,
+    date_s: int,
+    response_time_s: float,
+    ttl_s: float,
+    negative_ttl_s: float | None = None,
 ) -> Freshness:
     """Return the freshness lifetime for a shared cache (RFC 9111, 4.2.1 and 4.2.2).
 
@@ -55,6 +63,7 @@ def calculate_lifetime(
         date_s: its date value, see ``read_date``.
         response_time_s: wall clock when it arrived.
         ttl_s: the configured lifetime of responses that bring none; 0 leaves those to the heuristic.
+        negative_ttl_s: the same for this very status, cacheable by default or not; None where there is none.
     """
     if directives.s_maxage_s is not None:
         return Freshness(directives.s_maxage_s, LifetimeSource.S_MAXAGE)
@@ -63,10 +72,12 @@ def calculate_lifetime(
     expires = field_values(fields, b"expires")
     if expires:
         return Freshness(_expires_lifetime_s(expires, date_s, response_time_s), LifetimeSource.EXPIRES)
-    by_default = status in HEURISTIC_STATUSES
+    by_default = negative_ttl_s is not None or status in HEURISTIC_STATUSES
     # RFC 9111, 5.4 gives Pragma no meaning in responses, but an origin server that writes it does not want a guess.
     if not (by_default or directives.public) or has_pragma_no_cache(fields):
         return Freshness(0.0, LifetimeSource.NONE)
+    if negative_ttl_s is not None:
+        return Freshness(negative_ttl_s, LifetimeSource.STATUS)
     if by_default and ttl_s > 0:
         return Freshness(ttl_s, LifetimeSource.CONFIGURED)
     return _guess_lifetime(fields, date_s, response_time_s)

@@ -6,8 +6,11 @@ import re
 
 from minato.protocol.message import Fields, list_members
 
-PrimaryKey = tuple[int, bytes, bytes, bytes]
+ResourceKey = tuple[int, bytes, bytes, bytes]
 """``(service index, scheme, host, target)``; the method is always GET, since nothing else is stored."""
+
+PrimaryKey = ResourceKey | tuple[int, bytes, bytes, bytes, bytes]
+"""A resource's key, with the extra part behind it where the service's rules have one."""
 
 VariantNames = tuple[bytes, ...]
 """The field names of Vary: lower case, sorted, once each; empty without Vary."""
@@ -23,6 +26,40 @@ _WRITTEN_BY_PROXY = frozenset(
 )
 # Lists of case-insensitive members without quoted strings in practice: white space around commas and case mean nothing.
 _CASELESS_LISTS = frozenset({b"accept-encoding", b"accept-language", b"accept-charset"})
+
+
+def resource_of(key: PrimaryKey) -> ResourceKey:
+    """Return the key without its extra part: what all that is stored of one URL has in common."""
+    return key[:4]
+
+
+class ExtendedKeys:
+    """The keys with an extra part under which something is stored, to be found by their resource."""
+
+    __slots__ = ("_by_resource",)
+
+    def __init__(self) -> None:
+        self._by_resource: dict[ResourceKey, set[PrimaryKey]] = {}
+
+    def __len__(self) -> int:
+        return sum(map(len, self._by_resource.values()))
+
+    def add(self, key: PrimaryKey) -> None:
+        """Note a key; one without an extra part needs no note."""
+        if (resource := resource_of(key)) != key:
+            self._by_resource.setdefault(resource, set()).add(key)
+
+    def discard(self, key: PrimaryKey) -> None:
+        """Forget a key under which nothing is stored any more."""
+        if (resource := resource_of(key)) != key:
+            keys = self._by_resource[resource]
+            keys.discard(key)
+            if not keys:
+                del self._by_resource[resource]
+
+    def all_of(self, resource: ResourceKey) -> list[PrimaryKey]:
+        """Return every key that may have something stored of a resource, the one without an extra part first."""
+        return [resource, *self._by_resource.get(resource, ())]
 
 
 def read_variant_names(fields: Fields) -> VariantNames | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 
 from minato.caching.directives import RequestDirectives, ResponseDirectives
-from minato.caching.freshness import HEURISTIC_STATUSES, Freshness
+from minato.caching.freshness import HEURISTIC_STATUSES, Freshness, LifetimeSource
 from minato.caching.key import VariantNames
 from minato.caching.request import RequestTraits
 from minato.caching.stored import StoredResponse
@@ -21,6 +21,7 @@ class NotStored(enum.Enum):
     """Why a response is not stored; the value is the log's word."""
 
     METHOD = "method"
+    BYPASS = "bypass"
     REQUEST_BODY = "request-body"
     REQUEST_CONDITION = "request-condition"
     REQUEST_NO_STORE = "request-no-store"
@@ -129,6 +130,10 @@ def check_worth_storing(
     RFC 9111, 3: without explicit lifetime or ``public`` the status has to be cacheable by default.
     """
     is_permitted = freshness.source.is_explicit or directives.public or stored.status in HEURISTIC_STATUSES
+    # Deviation: negative_ttl permits it for a status that is not: good for upstreams that errors cost as much.
+    # A gateway acts as the origin server (RFC 9110, 3.7), and whoever runs both configures it in its name, as RFC 9111,
+    # 4.2.4 knows it of stale responses ("configuration in accordance with an out-of-band contract").
+    is_permitted = is_permitted or freshness.source is LifetimeSource.STATUS
     can_be_hit = not stored.must_validate and stored.initial_age_s < stored.lifetime_s
     return None if is_permitted and (can_be_hit or stored.has_validator) else NotStored.NO_LIFETIME
 

@@ -20,10 +20,12 @@ class CacheRequest:
         method: as sent.
         scheme: ``b"http"`` or ``b"https"``, as it is told to the upstream (X-Forwarded-Proto).
         host: the authority the client asked for, lower case, with its port where it was given.
-        target: path and query as the client sent them.
+        target: path and query as the client sent them, without the parameters that the service ignores.
         fields: end-to-end fields as the client sent them.
         has_body: whether it has a body, be it an empty one.
         service: index of the service it was routed to.
+        extra: the extra part of its key, None where the service has none.
+        is_bypassed: whether the service's rules let it pass the cache by.
     """
 
     method: bytes
@@ -33,10 +35,14 @@ class CacheRequest:
     fields: Fields
     has_body: bool
     service: int
+    extra: bytes | None = None
+    is_bypassed: bool = False
 
     @property
     def key(self) -> PrimaryKey:
-        return (self.service, self.scheme, self.host, self.target)
+        if self.extra is None:
+            return (self.service, self.scheme, self.host, self.target)
+        return (self.service, self.scheme, self.host, self.target, self.extra)
 
 
 @dataclass(frozen=True, slots=True)

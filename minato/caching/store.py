@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from minato.caching.key import PrimaryKey, VariantNames, VariantValues, select_variant_values
+from minato.caching.key import (
+    ExtendedKeys,
+    PrimaryKey,
+    ResourceKey,
+    VariantNames,
+    VariantValues,
+    resource_of,
+    select_variant_values,
+)
 from minato.caching.order import make_order
 from minato.caching.policy import NotStored
 from minato.caching.stored import StoredResponse
@@ -26,6 +34,7 @@ class Store:
         self._capacity = capacity
         self._max_memory_bytes = max_memory_bytes
         self._resources: dict[PrimaryKey, _Resource] = {}
+        self._extended = ExtendedKeys()
         self._order = make_order(kind)
         self._serial = 0
         self.used_bytes = 0
@@ -111,16 +120,17 @@ class Store:
             self._order.discard(stored)
             self._unlink(stored)
 
-    def discard_resource(self, key: PrimaryKey) -> int:
-        """Forget every variant of a key; return how many there were."""
-        found = [stored for group in self._resources.get(key, {}).values() for stored in group.values()]
+    def discard_resource(self, key: ResourceKey) -> int:
+        """Forget all that is stored of a URL, whatever its variant and the extra part of its key; return how many."""
+        keys = self._extended.all_of(key)
+        found = [stored for one in keys for group in self._resources.get(one, {}).values() for stored in group.values()]
         for stored in found:
             self.discard(stored)
         return len(found)
 
     def clear(self) -> int:
         """Forget everything stored; return how many there were."""
-        return sum(self.discard_resource(key) for key in list(self._resources))
+        return sum(self.discard_resource(key) for key in set(map(resource_of, self._resources)))
 
     def reserve(self, size_bytes: int) -> bool:
         """Set bytes aside for a response being stored, at the cost of stored ones; False where they are too many."""
@@ -159,6 +169,8 @@ class Store:
 
     def _link(self, stored: StoredResponse) -> None:
         resource = self._resources.setdefault(stored.key, {})
+        if not resource:
+            self._extended.add(stored.key)
         if stored.names not in resource:
             resource[stored.names] = {}
             if len(resource) > 1:
@@ -178,5 +190,6 @@ class Store:
             del resource[stored.names]
         if not resource:
             del self._resources[stored.key]
+            self._extended.discard(stored.key)
         self.used_bytes -= stored.size_bytes
         stored.is_live = False

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from minato.caching.dates import format_http_date, parse_http_date
 from minato.caching.directives import ResponseDirectives
 from minato.caching.freshness import Freshness, calculate_current_age
-from minato.caching.key import PrimaryKey, VariantNames, VariantValues
+from minato.caching.key import PrimaryKey, VariantNames, VariantValues, resource_of
 from minato.protocol.message import Fields, first_value
 
 # What one more stored response takes besides its strings and fields: the object, its boxed numbers, its share of the
@@ -17,6 +17,9 @@ ENTRY_OVERHEAD_BYTES = 800
 # A bytes object is 33 bytes and its content, rounded up; a field is a tuple of two and a place in the tuple of all.
 _BYTES_OVERHEAD = 48
 _FIELD_OVERHEAD = 72
+
+# Of a key with an extra part: its place in the index by URL, a set of its own at worst. Measured likewise.
+_EXTENDED_KEY_OVERHEAD = 450
 
 # RFC 9111, 3.1: fields that must not be stored; besides Age, which is computed for every answer, and Trailer, since
 # trailer fields are not kept.
@@ -174,6 +177,8 @@ def _count_bytes(stored: StoredResponse) -> int:
     strings = [stored.body, stored.reason, stored.etag, stored.last_modified, *stored.key[1:], *stored.names]
     strings += [value for value in stored.values if value is not None]
     total = ENTRY_OVERHEAD_BYTES + sum(map(len, strings)) + _BYTES_OVERHEAD * len(strings)
+    if resource_of(stored.key) != stored.key:
+        total += _EXTENDED_KEY_OVERHEAD
     for name, value in stored.fields:
         # Twice the content: once more in the rendered head.
         total += 2 * (len(name) + len(value)) + 2 * _BYTES_OVERHEAD + _FIELD_OVERHEAD

@@ -15,6 +15,7 @@ from minato.config.model import (
     ListenAddress,
     LogFormat,
     Service,
+    ServiceCacheConfig,
     Timeouts,
     Upstream,
 )
@@ -31,6 +32,7 @@ __all__ = [
     "ListenAddress",
     "LogFormat",
     "Service",
+    "ServiceCacheConfig",
     "Timeouts",
     "Upstream",
     "load_config",

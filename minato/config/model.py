@@ -35,6 +35,32 @@ class CacheConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ServiceCacheConfig:
+    """What one service does differently about the cache. Names end in ``*`` where they stand for all that begin so.
+
+    Attributes:
+        enabled: None: as the top-level section says.
+        ttl_s: None: as the top-level section says.
+        bypass_paths: path prefixes, in whole segments, that are neither answered from the cache nor stored.
+        bypass_cookies: names; a request with such a cookie is not answered from the cache, nor is its response stored.
+        key_cookies: names of cookies that are part of the key.
+        key_headers: lower-case names of request fields that are part of the key.
+        ignore_query: names of query parameters that are no part of the key, nor of what the upstream is asked for.
+        negative_ttl_s: ``(first status, last status, seconds)``, a single status before the class it belongs to: the
+            lifetime of such responses that bring none.
+    """
+
+    enabled: bool | None = None
+    ttl_s: float | None = None
+    bypass_paths: tuple[str, ...] = ()
+    bypass_cookies: tuple[str, ...] = ()
+    key_cookies: tuple[str, ...] = ()
+    key_headers: tuple[str, ...] = ()
+    ignore_query: tuple[str, ...] = ()
+    negative_ttl_s: tuple[tuple[int, int, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class HealthConfig:
     """Active health checks. ``expect``: the inclusive status ranges that count as healthy."""
 
@@ -150,6 +176,7 @@ class Service:
     hosts: tuple[HostRule, ...]
     upstreams: tuple[Upstream, ...]
     retries: int = 1
+    cache: ServiceCacheConfig = field(default_factory=ServiceCacheConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +193,10 @@ class Config:
     limits: Limits = field(default_factory=Limits)
     access_log: AccessLogConfig = field(default_factory=AccessLogConfig)
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+
+    def is_cached(self, service: Service) -> bool:
+        """Tell whether the cache is on for a service: what that says itself goes before the top-level section."""
+        return self.cache.enabled if service.cache.enabled is None else service.cache.enabled
 
     def listen_addresses(self) -> tuple[ListenAddress, ...]:
         """Every address a service listens on, once each, in the order of the file."""

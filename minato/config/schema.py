@@ -20,12 +20,15 @@ from minato.config.model import (
 )
 from minato.config.nodes import Entry, Node, Scalar, describe
 from minato.config.problems import BadValue, Problems, did_you_mean, shown
-from minato.config.urls import MAX_PORT, parse_health_uri, parse_listen, parse_upstream
+from minato.config.urls import MAX_PORT, parse_health_uri, parse_listen, parse_path_prefix, parse_upstream
 from minato.config.values import (
     admin_listen,
     boolean,
+    cookie_names,
+    key_header,
     log_path,
     member_of,
+    parameter_names,
     seconds,
     service_name,
     status_ranges,
@@ -56,17 +59,20 @@ class Section:
     keys: Mapping[str, Key]
 
 
+_CACHE_ENABLED = Key("enabled", boolean)
+# RFC 9111, 1.2.2: 2^31 seconds stand for "as good as ever"
+lifetime_s = seconds(low=0, high=2_147_483_648)
+_CACHE_TTL = Key("ttl_s", lifetime_s)
 _CACHE = Section(
     CacheConfig,
     {
-        "enabled": Key("enabled", boolean),
+        "enabled": _CACHE_ENABLED,
         "type": Key("kind", member_of(CacheKind)),
         "capacity": Key("capacity", whole_number(1, 100_000_000)),
         "max_body_size": Key("max_body_size_bytes", whole_number(0, _MAX_BODY_BYTES)),
         "max_size": Key("max_body_size_bytes", whole_number(0, _MAX_BODY_BYTES)),  # the name in the original's code
         "max_memory": Key("max_memory_bytes", whole_number(0, _MAX_BODY_BYTES)),
-        # RFC 9111, 1.2.2: 2^31 seconds stand for "as good as ever"
-        "ttl": Key("ttl_s", seconds(low=0, high=2_147_483_648)),
+        "ttl": _CACHE_TTL,
     },
 )
 _HEALTH = Section(
@@ -131,6 +137,18 @@ SERVICE_SCALARS: Mapping[str, Key] = {
     "retries": Key("retries", whole_number(0, 100)),
 }
 SERVICE_LISTS = ("hosts", "upstreams")
+SERVICE_CACHE = "cache"
+SERVICE_CACHE_SCALARS: Mapping[str, Key] = {"enabled": _CACHE_ENABLED, "ttl": _CACHE_TTL}
+SERVICE_CACHE_LISTS: Mapping[str, Key] = {
+    "bypass_paths": Key("bypass_paths", parse_path_prefix),
+    "bypass_cookies": Key("bypass_cookies", cookie_names),
+    "key_cookies": Key("key_cookies", cookie_names),
+    "key_headers": Key("key_headers", key_header),
+    "ignore_query": Key("ignore_query", parameter_names),
+}
+SERVICE_CACHE_STATUSES = "negative_ttl"
+SHARED_CACHE_KEYS = tuple(name for name in _CACHE.keys if name not in SERVICE_CACHE_SCALARS)
+"""Keys of the one cache that all services share: in a service they are misplaced, not unknown."""
 UPSTREAM_KEYS: Mapping[str, Key] = {
     "host": Key("host", parse_upstream),
     "health_uri": Key("health_uri", parse_health_uri),
@@ -144,24 +162,36 @@ def join(path: str, key: str) -> str:
     return f"{path}.{name}" if path else name
 
 
-def read_entries(node: Node, path: str, known: Iterable[str], problems: Problems) -> dict[str, Entry]:
+def read_entries(
+    node: Node, path: str, known: Iterable[str], problems: Problems, misplaced: Mapping[str, str] | None = None
+) -> dict[str, Entry]:
     """Return the entries of a mapping by key; unknown keys, repeated ones and what is no mapping are reported.
 
-    A section without any value (everything in it commented out) is an empty one.
+    A section without any value (everything in it commented out) is an empty one. ``misplaced``: what to say of keys
+    that are known, but not here.
     """
+    entries = read_any_entries(node, path, problems)
+    names = tuple(known)
+    for key, entry in entries.items():
+        if key not in names:
+            message = (misplaced or {}).get(key)
+            if message is None:
+                message = "unknown key; " + ("" if problems.is_full else did_you_mean(key, names))
+            problems.add(entry.line, join(path, key), message)
+    return entries
+
+
+def read_any_entries(node: Node, path: str, problems: Problems) -> dict[str, Entry]:
+    """Return the entries of a mapping whose keys are not known beforehand; as `read_entries` otherwise."""
     if not isinstance(node, nodes.Mapping):
         if not (isinstance(node, Scalar) and node.is_null):
             problems.add(node.line, path, f"expected a mapping (key: value), got {describe(node)}")
         return {}
-    names = tuple(known)
     entries: dict[str, Entry] = {}
     for entry in node.entries:
         first = entries.setdefault(entry.key, entry)
         if first is not entry:
             problems.add(entry.line, join(path, entry.key), f"is given twice, first on line {first.line}")
-        elif entry.key not in names:
-            hint = "" if problems.is_full else did_you_mean(entry.key, names)
-            problems.add(entry.line, join(path, entry.key), f"unknown key; {hint}")
     return entries
 
 

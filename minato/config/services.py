@@ -9,6 +9,7 @@ from minato.config.model import BalancerKind, HostRule, ListenAddress, Service, 
 from minato.config.nodes import Entry, Node
 from minato.config.problems import Problems, shown
 from minato.config.schema import (
+    SERVICE_CACHE,
     SERVICE_LISTS,
     SERVICE_SCALARS,
     UPSTREAM_KEYS,
@@ -18,6 +19,7 @@ from minato.config.schema import (
     read_keys,
     read_list,
 )
+from minato.config.service_cache import read_service_cache
 from minato.config.urls import parse_host_rule
 
 _ALL_ADDRESSES = ""
@@ -49,7 +51,7 @@ class ServicesReader:
     def read(self, node: Node, path: str) -> Service | None:
         """Return one service, or None when something is wrong with it; then it was reported."""
         before = self._problems.count
-        known = (*SERVICE_SCALARS, *SERVICE_LISTS)
+        known = (*SERVICE_SCALARS, SERVICE_CACHE, *SERVICE_LISTS)
         entries = read_entries(node, path, known, self._problems)
         if not entries:
             if self._problems.count == before:
@@ -64,6 +66,10 @@ class ServicesReader:
             self._check_listen(listen, entries, path)
         hosts = self._read_hosts(node, entries, path, listen)
         upstreams = self._read_upstreams(node, entries, path)
+        if SERVICE_CACHE in entries:
+            values["cache"] = read_service_cache(
+                entries[SERVICE_CACHE].value, join(path, SERVICE_CACHE), self._problems
+            )
         if listen is None or self._problems.count != before:
             return None
         values = {"balancer": BalancerKind.ROUND_ROBIN} | values

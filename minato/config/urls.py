@@ -42,10 +42,25 @@ def parse_host_rule(scalar: Scalar) -> tuple[HostRule, int | None]:
         raise BadValue("minato does not terminate TLS yet; write http:// and put TLS in front of it")
     if url.query:
         raise BadValue("a query cannot be matched; leave out what follows the path")
-    if any(segment in {".", ".."} for segment in url.path.split("/")):
-        raise BadValue('the path holds "." or ".." segments; write it without them')
+    _refuse_dot_segments(url.path)
     host = f"[{url.host}]" if ":" in url.host else url.host
     return HostRule(host.removesuffix("."), url.path.rstrip("/") or "/"), url.port
+
+
+def parse_path_prefix(scalar: Scalar) -> str:
+    """Return a path prefix such as ``/account``, in the form that `parse_host_rule` gives the paths of hosts."""
+    text = printable_text(scalar)
+    if "://" in text:
+        raise BadValue(f'is a path, such as "/account", not a URL: {shown(text)}')
+    if not text.startswith("/"):
+        raise BadValue(f"{shown(text)} does not begin with a slash; write {shown('/' + text)}")
+    if "?" in text or "#" in text:
+        raise BadValue("a query cannot be matched; leave out what follows the path")
+    if "*" in text:
+        meant = text.partition("*")[0].rstrip("/") or "/"
+        raise BadValue(f"{shown(text)}: a path takes all that is below it, without a *; write {shown(meant)}")
+    _refuse_dot_segments(text)
+    return _wire_form(text).rstrip("/") or "/"
 
 
 def parse_upstream(scalar: Scalar) -> Upstream:
@@ -78,6 +93,11 @@ def parse_listen(scalar: Scalar) -> str:
             f'{shown(text)} is not an IP address; write one such as "127.0.0.1" (the port goes to listen_port)'
         )
     return str(address)
+
+
+def _refuse_dot_segments(path: str) -> None:
+    if any(segment in {".", ".."} for segment in path.split("/")):
+        raise BadValue('the path holds "." or ".." segments; write it without them')
 
 
 def _split(text: str, *, example: str, allow_wildcard: bool) -> _Url:

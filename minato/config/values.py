@@ -22,7 +22,22 @@ _NUMBER = re.compile(rf"[-+]?(?:{_DIGITS}(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][-+]?[0-9
 _MAX_NUMBER_CHARS = 30  # int() refuses some thousand digits with a ValueError of its own; no bound needs more than 16
 _STATUS_RANGE = re.compile(r"([1-5][0-9]{2})(?:-([1-5][0-9]{2}))?", re.ASCII)
 
+_STATUS_OR_CLASS = re.compile(r"[45](?:[0-9]{2}|xx)", re.ASCII)
+# RFC 6265, 4.1.1 wants a token, browsers send what they were given: all but what separates cookies.
+_COOKIE_NAMES = re.compile(r'[^\s;,="*]*\*?', re.ASCII)
+_PARAMETER_NAMES = re.compile(r"[^\s&=#*]*\*?", re.ASCII)
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", re.ASCII)
+
 _ASCII_DIGITS = frozenset("0123456789")
+
+_PROXY_FIELDS = frozenset({"connection", "forwarded", "via", "x-real-ip", "x_real_ip"})
+
+NOT_NEGATIVE = frozenset(
+    # RFC 6585, 3 to 6: responses with 428, 429, 431 or 511 MUST NOT be stored by a cache. A stored 400 or 413 would
+    # let one malformed request answer for everybody; a stored 401 would be the answer to those with credentials, too.
+    {400, 401, 407, 408, 411, 412, 413, 415, 416, 417, 421, 425, 426, 428, 429, 431, 505, 511}
+)
+"""Statuses of errors that tell about one request or one connection, not about the resource."""
 
 E = TypeVar("E", bound=enum.Enum)
 
@@ -138,6 +153,52 @@ def status_ranges(scalar: Scalar) -> tuple[tuple[int, int], ...]:
             raise BadValue(f"the range {low}-{high} runs backwards")
         ranges.append((low, high))
     return tuple(ranges)
+
+
+def negative_statuses(text: str) -> tuple[int, int]:
+    """Return the first and the last of the statuses that ``404`` or ``5xx`` stands for, those of errors alone."""
+    if not _STATUS_OR_CLASS.fullmatch(text):
+        raise BadValue(
+            f'expected the status of an error, such as 404, or "4xx" or "5xx" for a class, got {shown(text)}'
+        )
+    if text.endswith("xx"):
+        first = int(text[0]) * 100
+        return first, first + 99
+    if int(text) in NOT_NEGATIVE:
+        raise BadValue(f"{text} tells about one request, not about the resource; it is not stored for others")
+    return int(text), int(text)
+
+
+def cookie_names(scalar: Scalar) -> str:
+    """Return the name of a cookie, or what names begin with and a ``*``."""
+    return _names(scalar, _COOKIE_NAMES, "a cookie", "session")
+
+
+def parameter_names(scalar: Scalar) -> str:
+    """Return the name of a query parameter, or what names begin with and a ``*``."""
+    return _names(scalar, _PARAMETER_NAMES, "a query parameter", "utm")
+
+
+def _names(scalar: Scalar, pattern: re.Pattern[str], kind: str, example: str) -> str:
+    name = printable_text(scalar)
+    if "*" in name[:-1]:
+        raise BadValue(f'{shown(name)}: a * stands only at the end, such as "{example}_*"')
+    if not name.isascii() or not pattern.fullmatch(name):
+        raise BadValue(f'{shown(name)} is not the name of {kind}, such as "{example}" or "{example}_*"')
+    return name
+
+
+def key_header(scalar: Scalar) -> str:
+    """Return the lower-case name of a request field that may be part of a cache key."""
+    name = printable_text(scalar)
+    if not _FIELD_NAME.fullmatch(name):
+        raise BadValue(f'{shown(name)} is not the name of a header, such as "X-Device"')
+    lower = name.lower()
+    if lower == "cookie":
+        raise BadValue('every cookie is meant by key_cookies: ["*"]')
+    if lower in _PROXY_FIELDS or lower.replace("_", "-").startswith("x-forwarded-"):
+        raise BadValue(f"{shown(name)} is not forwarded as clients send it, so it is no part of a key")
+    return lower
 
 
 def network(scalar: Scalar) -> IPv4Network | IPv6Network:

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address
-from urllib.parse import unquote_to_bytes
 
 from minato.config.model import HostRule, Service
 from minato.errors import RequestError
+from minato.protocol.paths import UNUSUAL_PATH, split_path
 
 _ANY_HOST = b"*"
 _WILDCARD = b"*."
 _MAX_HOST_BYTES = 255
-# What makes a path need more than a split: escapes, empty segments, dot segments in any disguise.
-_UNUSUAL = re.compile(rb"%|//|/\.|\.\.")
-_SEPARATORS = re.compile(rb"[/\\]")
 
 
 @dataclass(slots=True)
@@ -73,7 +69,7 @@ class RouteTable:
         """
         # Nearly every request: a name as it is in the config, its port cut off, whose rules are one for all paths.
         index = self._whole.get(host if b":" not in host else host[: host.find(b":")])
-        if index is not None and _UNUSUAL.search(path) is None:
+        if index is not None and UNUSUAL_PATH.search(path) is None:
             return index
         segments = split_path(path)
         for node in self._candidates(normalize_host(host)):
@@ -129,46 +125,6 @@ def _normalize_ipv6(bracketed: bytes) -> bytes:
         return b"[%b]" % IPv6Address(bracketed[1:].decode("ascii")).compressed.encode()
     except ValueError:
         return bracketed + b"]"
-
-
-def split_path(path: bytes) -> list[bytes]:
-    """Return the segments that a path is routed by.
-
-    What is forwarded is the path as it came; but routing looks at what an upstream may take it for, so that no spelling
-    dodges a prefix: percent-escapes are decoded (``/%61dmin``), dot segments removed (``/public/../admin``; RFC 3986,
-    5.2.4), empty segments left out (``//admin``, which many servers merge).
-
-    Raises:
-        RequestError: 400, for a path that climbs above the root, which in front of an upstream's own path would leave
-            that path; and for dot segments that servers read in different ways: after an empty segment (``//../``), or
-            beside an encoded slash, a backslash or a semicolon (``..%2f``, ``..;/``).
-    """
-    raw = path.partition(b"?")[0]
-    pieces = raw.split(b"/")[1:]
-    if _UNUSUAL.search(raw) is None:
-        return pieces
-    segments: list[bytes] = []
-    for piece in pieces:
-        segment = unquote_to_bytes(piece)
-        if segment == b"..":
-            _climb(segments)
-        elif b".." in segment and _hides_dot_segment(segment):
-            raise RequestError(400, "ambiguous path", detail="a dot segment beside a separator inside a path segment")
-        elif segment != b".":
-            segments.append(segment)
-    return [segment for segment in segments if segment]
-
-
-def _climb(segments: list[bytes]) -> None:
-    if not segments:
-        raise RequestError(400, "invalid path", detail="the path climbs above the root")
-    if not segments[-1]:
-        raise RequestError(400, "ambiguous path", detail="a dot segment after an empty segment")
-    segments.pop()
-
-
-def _hides_dot_segment(segment: bytes) -> bool:
-    return any(part.partition(b";")[0] == b".." for part in _SEPARATORS.split(segment))
 
 
 def _walk(node: _Node, segments: Iterable[bytes]) -> int | None:

@@ -139,6 +139,16 @@ class CacheSession:
         fields = self._cache.forward_fields(self._request)
         return None if fields is self._request.fields else fields
 
+    def target_to_forward(self, path: bytes) -> bytes | None:
+        """Return what to ask the upstream for where that is not ``path``, the request's own path and query.
+
+        What may be stored is asked for without the parameters that are no part of its key: they cannot shape it then.
+        """
+        request = self._request
+        if self._outcome is Outcome.BYPASS or request.method not in _CACHEABLE_METHODS or request.target == path:
+            return None
+        return request.target
+
     def is_validated_by(self, head: ResponseHead) -> bool:
         """Tell whether a final response says that the stored one is still good."""
         return self._stored is not None and head.status == _NOT_MODIFIED

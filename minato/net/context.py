@@ -11,6 +11,7 @@ from ipaddress import ip_address
 from typing import Final
 
 from minato.caching.cache import Cache
+from minato.caching.rules import CacheRules
 from minato.caching.stored import StoredResponse
 from minato.config.model import Config
 from minato.decide.pool import IdlePool
@@ -44,7 +45,8 @@ class WorkerContext:
         body_cap: limits.body_bytes.
         timeouts: the config's.
         max_buffered_bytes: of requests that wait behind the present one, per connection.
-        cache: the response cache; None when it is off.
+        cache: the response cache; None when it is off for every service.
+        cache_rules: by service index; None for the plain ones, whose requests and keys are what they are.
         hot: answers that may go out again as they are.
         pool: idle upstream connections.
         pipes: for bodies that are spliced.
@@ -74,7 +76,9 @@ class WorkerContext:
         self.body_cap = config.limits.body_bytes
         self.timeouts = config.timeouts
         self.max_buffered_bytes = max(_MAX_BUFFERED_BYTES, config.limits.header_bytes + 1)
-        self.cache = Cache(config.cache) if config.cache.enabled else None
+        rules = {index: CacheRules(config.cache, service.cache) for index, service in enumerate(config.services)}
+        self.cache = Cache(config.cache, rules) if any(rule.enabled for rule in rules.values()) else None
+        self.cache_rules = tuple(None if rule.is_plain else rule for rule in rules.values())
         # A share of what the cache may hold, since evicted responses may be among it.
         self.hot = HotAnswers(min(config.cache.max_memory_bytes // 20, _MAX_HOT_BYTES))
         self.touch: Callable[[StoredResponse], None] = self.cache.touch if self.cache is not None else _touch_nothing

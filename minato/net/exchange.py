@@ -203,6 +203,9 @@ class Exchange(Sharing):
         context = self._context
         if context.cache is None or self.head.path == b"*" or self.head.upgrade:
             return False
+        rules = context.cache_rules[service.index]
+        if rules is not None and not rules.enabled:
+            return False
         request = build_cache_request(context, self._client.address, self.head, service.index)
         self._cache = CacheSession(context.cache, request)
         return self._look_up(may_wait=True)

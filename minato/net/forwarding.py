@@ -20,23 +20,41 @@ def build_cache_request(context: WorkerContext, client: str, head: RequestHead, 
     trusted = context.is_trusted(client)
     proto = first_value(fields, b"x-forwarded-proto") if trusted else None
     host = first_value(fields, b"x-forwarded-host") if trusted else None
+    rules = context.cache_rules[service]
     return CacheRequest(
         method=head.method,
         scheme=proto or b"http",
         host=head.host if host is None or host == head.host else head.host + b" " + host,
-        target=head.path,
+        target=head.path if rules is None else rules.key_target(head.path),
         fields=fields,
         has_body=head.framing is not Framing.NONE,
         service=service,
+        extra=None if rules is None else rules.key_extra(fields),
+        is_bypassed=rules is not None and rules.is_bypassed(head.path, fields),
     )
 
 
 def render_upstream_request(
-    context: WorkerContext, client: bytes, head: RequestHead, altered: Fields | None, upstream: UpstreamRuntime
+    context: WorkerContext,
+    client: bytes,
+    head: RequestHead,
+    upstream: UpstreamRuntime,
+    altered: Fields | None = None,
+    target: bytes | None = None,
 ) -> bytes:
-    """Return the head of the request to an upstream; ``altered`` are its end-to-end fields if they are not its own."""
+    """Return the head of the request to an upstream.
+
+    Args:
+        context: the worker's.
+        client: its address.
+        head: of the request.
+        upstream: where it goes.
+        altered: its end-to-end fields if they are not its own.
+        target: its path and query if they are not its own.
+    """
     memo = head.memo
-    if memo is not None and altered is None:
+    is_own = altered is None and target is None
+    if memo is not None and is_own:
         rendered = memo.rendered
         if rendered is not None and rendered[0] is upstream and rendered[1] == client:
             return rendered[2]
@@ -46,10 +64,11 @@ def render_upstream_request(
     else:
         fields = altered if altered is not None else head.block.end_to_end
         lines = render_lines(forward_request_fields(head, fields, client, trusted, upstream.authority))
-    target = head.path
+    if target is None:
+        target = head.path
     if upstream.prefix or upstream.query:
         target = join_target(upstream.prefix, upstream.query, target)
     wire = render_request_head(head.method, target, lines, head.framing, head.length_bytes)
-    if memo is not None and memo.is_exact and altered is None:
+    if memo is not None and memo.is_exact and is_own:
         memo.rendered = (upstream, client, wire)
     return wire

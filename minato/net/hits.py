@@ -15,7 +15,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from minato.caching.key import PrimaryKey
 from minato.caching.request import DECIDING_FIELDS
+from minato.caching.rules import CacheRules
 from minato.caching.status import HIT
 from minato.caching.stored import StoredResponse
 from minato.errors import RequestError
@@ -50,6 +52,8 @@ def keep_hot(
     memo = head.memo
     if memo is None or not (memo.is_exact or b"cookie" not in stored.names):
         return  # the next request may select another one
+    if not _is_for_all_of(memo, context.cache_rules[stored.key[0]]):
+        return
     if stored.has_rivals:
         return
     if len(stored.body) <= MAX_HOT_BYTES and not context.trusts_some and is_plain(head.block):
@@ -93,7 +97,9 @@ def _answer_plain_hit(context: WorkerContext, client: Downstream, head: RequestH
     if index is None:
         return False
     now_s = context.loop.wall_s
-    stored = cache.find_plain_hit((index, b"http", head.host, head.path), now_s)
+    rules = context.cache_rules[index]
+    key = (index, b"http", head.host, head.path) if rules is None else _find_key(rules, index, head)
+    stored = cache.find_plain_hit(key, now_s) if key is not None else None
     if stored is None:
         return False
     body = stored.body
@@ -106,10 +112,24 @@ def _answer_plain_hit(context: WorkerContext, client: Downstream, head: RequestH
         client.write(body)
         return True
     wire += body
-    if head.memo is not None:
+    if head.memo is not None and _is_for_all_of(head.memo, rules):
         _keep(context, client, head.memo, stored, wire, len(body))
     client.write(wire)
     return True
+
+
+def _find_key(rules: CacheRules, index: int, head: RequestHead) -> PrimaryKey | None:
+    """Return the key of a plain request by its service's rules, None where they let it pass the cache by."""
+    fields = head.block.end_to_end
+    if rules.is_bypassed(head.path, fields):
+        return None
+    target, extra = rules.key_target(head.path), rules.key_extra(fields)
+    return (index, b"http", head.host, target) if extra is None else (index, b"http", head.host, target, extra)
+
+
+def _is_for_all_of(memo: HeadMemo, rules: CacheRules | None) -> bool:
+    """Tell whether all heads of a memo get the same answer, though their cookies may differ."""
+    return rules is None or memo.is_exact or not rules.looks_at_cookies
 
 
 def _keep(

@@ -183,8 +183,11 @@ class Uplink(UpstreamOwner):
         """The connection is there: send the head and what is kept of the body, then let the rest flow."""
         self._go(_AWAITING_HEAD)
         head, context, cache = self.head, self._context, self._cache
-        altered = cache.fields_to_forward(context.loop.wall_s) if cache is not None else None
-        wire = render_upstream_request(context, self._client.address_bytes, head, altered, upstream)
+        if cache is None:
+            wire = render_upstream_request(context, self._client.address_bytes, head, upstream)
+        else:
+            altered, target = cache.fields_to_forward(context.loop.wall_s), cache.target_to_forward(head.path)
+            wire = render_upstream_request(context, self._client.address_bytes, head, upstream, altered, target)
         if not self.request_complete:
             connection.send_head(head, wire)
             for piece in self._replay or ():

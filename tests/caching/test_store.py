@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import tracemalloc
+from dataclasses import replace
 
 import pytest
 from hypothesis import settings
@@ -139,15 +140,16 @@ def test_variants_under_many_different_varies_are_bounded_as_well() -> None:
     assert cache.stats().stored <= MAX_VARIANTS
 
 
+@pytest.mark.parametrize("extra", [False, True])
 @pytest.mark.parametrize("kind", list(CacheKind))
-def test_the_bytes_counted_are_no_less_than_the_memory_taken(kind: CacheKind) -> None:
+def test_the_bytes_counted_are_no_less_than_the_memory_taken(kind: CacheKind, extra: bool) -> None:
     config = CacheConfig(enabled=True, kind=kind, capacity=10_000, max_memory_bytes=10**9)
     cache = Cache(config)
     gc.collect()
     tracemalloc.start()
     before = tracemalloc.get_traced_memory()[0]
     for number in range(350):  # just above two thirds of 512: dicts have just grown
-        fill_one(cache, number)
+        fill_one(cache, number, extra)
     gc.collect()
     real_bytes = tracemalloc.get_traced_memory()[0] - before
     tracemalloc.stop()
@@ -156,12 +158,14 @@ def test_the_bytes_counted_are_no_less_than_the_memory_taken(kind: CacheKind) ->
     assert real_bytes <= counted_bytes <= 1.6 * real_bytes
 
 
-def fill_one(cache: Cache, number: int) -> None:
+def fill_one(cache: Cache, number: int, extra: bool) -> None:
     """Store one response none of whose strings is shared, used more often than the one before (worst case of LFU)."""
     time_s = NOW_S + number / 7
     request = CacheRequest(
         b"GET", b"http", b"%d.example" % number, b"/%d" % number, [(b"x-a", b"%d" % number)], False, 0
     )
+    if extra:
+        request = replace(request, extra=b"currency=%d" % number)
     fields = [(b"cache-control", b"max-age=%d" % (900 + number)), (b"vary", b"x-a"), (b"etag", b'"%d"' % number)]
     head = ResponseHead(200, b"OK", 11, make_block(fields), Framing.CHUNKED, 0, keep_alive=True)
     writer = cache.begin_store(request, head, request_time_s=time_s, response_time_s=time_s)

@@ -153,8 +153,8 @@ def test_a_kept_head_goes_to_each_upstream_with_its_own_target_and_for_each_clie
         for client in (b"192.0.2.1", b"192.0.2.2", b"192.0.2.1"):
             for upstream in (*PLACES, *reversed(PLACES)):
                 fresh = replace(head, memo=None)
-                rendered = render_upstream_request(stranger_context(), client, head, None, upstream)
-                assert rendered == render_upstream_request(stranger_context(), client, fresh, None, upstream)
+                rendered = render_upstream_request(stranger_context(), client, head, upstream)
+                assert rendered == render_upstream_request(stranger_context(), client, fresh, upstream)
                 assert b"x-forwarded-for: " + client in rendered
                 assert rendered.startswith(b"GET " + join_target(upstream.prefix, upstream.query, b"/x?y") + b" ")
 
@@ -167,5 +167,14 @@ def test_what_the_cache_alters_of_a_kept_head_goes_on_that_once(fields: list[tup
     for number in range(4):
         is_altered = bool(number % 2) == (first == "as received")
         given = altered if is_altered else None
-        wire = render_upstream_request(stranger_context(), b"192.0.2.1", head, given, PLACES[0])
+        wire = render_upstream_request(stranger_context(), b"192.0.2.1", head, PLACES[0], given)
         assert (b"if-none-match" in wire) == is_altered
+
+
+@pytest.mark.parametrize("fields", COOKIE_LINES)
+def test_another_target_for_a_kept_head_goes_on_that_once(fields: list[tuple[bytes, bytes]]) -> None:
+    head = known_head(request_bytes(target=b"/x?a=1&b=2", fields=[(b"Accept", b"x"), *fields]))
+    for number in range(4):
+        target = b"/x?a=1" if number % 2 else None
+        wire = render_upstream_request(stranger_context(), b"192.0.2.1", head, PLACES[0], None, target)
+        assert wire.startswith(b"GET %b HTTP/1.1\r\n" % (target or b"/x?a=1&b=2"))
