@@ -80,6 +80,7 @@ class Exchange:
     takes_whole = False
     _cache: CacheSession | None = None
     _freshened: CachedAnswer | None = None
+    _withheld = False  # the response is not relayed: the cache answers once it has ended
     _tunnel: Tunnel | None = None
     _tried: tuple[int, ...] = ()  # positions in the service
     _retries = 0  # so far
@@ -190,14 +191,14 @@ class Exchange:
                 self.on_upstream_failed(UpstreamError(502, "the upstream failed", detail="a 101 without Upgrade"))
         elif head.status < _FIRST_FINAL:
             self._relay_interim(head)
-        elif self._cache is not None and self._cache.is_validated_by(head):
-            self._freshened = self._cache.freshen(head, self._context.loop.wall_s)
-        else:
+        elif self._cache is None or not self._answer_instead(self._cache, head):
             self._relay_head(head)
 
     def on_response_body(self, data: bytes) -> None:
         if self._cache is not None:
             self._cache.write(data)
+            if self._withheld:
+                return
         self._body_bytes_down += len(data)
         client = self._client
         client.write(data if self._framing_down is not _CHUNKED else render.encode_piece(_CHUNKED, data))
@@ -208,7 +209,12 @@ class Exchange:
         """Return the way for the rest of a body with Content-Length, None where its pieces are to be handed in."""
         is_storing = self._cache is not None and self._cache.is_storing
         sink = self._client.stream
-        if is_storing or self._framing_down is not Framing.LENGTH or not (source.can_splice and sink.can_splice):
+        if (
+            is_storing
+            or self._withheld
+            or self._framing_down is not Framing.LENGTH
+            or not (source.can_splice and sink.can_splice)
+        ):
             return None
         return Splice(self._context.pipes, source, sink)
 
@@ -217,8 +223,8 @@ class Exchange:
 
     def on_response_end(self) -> None:
         self._release_upstream()
-        if self._freshened is not None:
-            self._send_answer(self._freshened)
+        if self._withheld:
+            self._end_withheld()
             return
         if self._cache is not None:
             self._cache.commit(self._context.loop.wall_s)
@@ -325,6 +331,28 @@ class Exchange:
             keep_hot(self._context, self._client, self.head, self._cache.hit, head, body)
         self._end("")
         self._client.finish_exchange(self._persistence)
+
+    def _answer_instead(self, cache: CacheSession, head: ResponseHead) -> bool:
+        """Tell whether the cache answers instead of a final response, once that has ended."""
+        now_s = self._context.loop.wall_s
+        try:
+            self._freshened = cache.answer_head(head, now_s)
+            self._withheld = self._freshened is not None or cache.begin_completion(head, now_s)
+        except UpstreamError as error:
+            self.on_upstream_failed(error)
+            return True
+        return self._withheld
+
+    def _end_withheld(self) -> None:
+        """A response that is not relayed has ended: answer from the cache."""
+        cache, answer = self._cache, self._freshened
+        assert cache is not None
+        if answer is None:
+            answer = cache.answer_completed(self._context.loop.wall_s)
+        if answer is None:
+            self._fail(UpstreamError(502, "the upstream failed", detail="what completes a stored part was not kept"))
+            return
+        self._send_answer(answer)
 
     # -- forwarding
 
@@ -494,12 +522,19 @@ class Exchange:
             # Only a length or a last chunk shows where a body ends; without either, a FIN would look like the end.
             self._client.abort_exchange(reset=self._framing_down is Framing.CLOSE)
             return
+        status = error.status
+        if self._cache is not None and error.source is Source.UPSTREAM:
+            answer = self._cache.answer_failure(self._context.loop.wall_s)
+            if answer is not None:
+                self._send_answer(answer)
+                return
+            status = self._cache.error_status or status
         body = error.public.encode("ascii") + b"\n"
         fields: Fields = [(b"content-type", b"text/plain"), (b"date", self._context.date), *error.fields]
         self._must_close = error.source is Source.DOWNSTREAM and error.status == 400
         self.request_complete = self._client.discard_request()
         lines = render.render_lines(fields)
-        self._send_head(error.status, render.reason_phrase(error.status), lines, Framing.LENGTH, len(body))
+        self._send_head(status, render.reason_phrase(status), lines, Framing.LENGTH, len(body))
         if self.head.method != b"HEAD":
             self._client.write(body)
             self._body_bytes_down = len(body)
@@ -510,6 +545,7 @@ class Exchange:
         """Give up the attempt: its connection is in the middle of a message and cannot be used again."""
         if self._cache is not None:
             self._cache.abort()
+            self._withheld, self._freshened = False, None
         connection = self._connection
         if connection is not None:
             connection.close()
