@@ -70,7 +70,7 @@ def look_up_stored(store: Store, request: CacheRequest, traits: RequestTraits, n
         is_overdue = reuse is Reuse.STALE_WHILE_REVALIDATE
         return Lookup(Outcome.HIT, LookupReason.HIT, stored, needs_background_validation=is_overdue)
     reason = LookupReason.REQUEST if reuse is Reuse.REQUEST else LookupReason.STALE
-    fallback = stored if reuse is Reuse.STALE else None
+    fallback = None if reuse is Reuse.REQUEST else stored
     if not stored.has_validator:
         return Lookup(Outcome.MISS, reason, fallback=fallback)
     store.touch(stored)
