@@ -19,7 +19,6 @@ class LookupReason(enum.Enum):
     REQUEST = "request"
     METHOD = "method"
     BYPASS = "bypass"
-    MISS = "miss"
     PARTIAL = "partial"
 
 
@@ -58,9 +57,3 @@ def render_forwarded(
     if detail:
         parts.append(b"detail=" + detail)
     return b"; ".join(parts)
-
-
-def render_key(key: bytes) -> bytes:
-    """Return a cache key as the ``key`` parameter: a string, which holds printable ASCII alone (RFC 9211, 2.7)."""
-    shown = bytes(byte if 0x20 <= byte < 0x7F else 0x3F for byte in key)
-    return b'key="%b"' % shown.replace(b"\\", b"\\\\").replace(b'"', b'\\"')

@@ -125,7 +125,8 @@ class CacheSession:
         if fallback is None or not self._cache.may_answer_failure(self._request, fallback, now_s, status):
             return None
         detail = _DISCONNECTED if status is None else _STALE_IF_ERROR
-        member = render_forwarded(self.reason, upstream_status=status, detail=detail)
+        ttl_s = fallback.lifetime_s - fallback.age_s(now_s)
+        member = render_forwarded(self.reason, upstream_status=status, ttl_s=ttl_s, detail=detail)
         return self._cache.answer(self._request, fallback, now_s, member)
 
     @property
@@ -181,7 +182,7 @@ class CacheSession:
         request = self._request
         end_to_end = head.block.end_to_end
         self._cache.invalidate(request, head.status, end_to_end)
-        self._begin_store(head, now_s)
+        refusal = self._begin_store(head, now_s)
         if request.method == b"HEAD":
             self._cache.freshen_by_head(
                 request,
@@ -191,9 +192,12 @@ class CacheSession:
             )
         if request.method not in _CACHEABLE_METHODS and self._writer is None:
             return []
-        return [(b"cache-status", render_forwarded(self.reason, stored=self._writer is not None))]
+        why_not = b"" if refusal is None or refusal is NotStored.METHOD else refusal.value.encode()
+        return [(b"cache-status", render_forwarded(self.reason, stored=refusal is None, detail=why_not))]
 
-    def _begin_store(self, head: ResponseHead, now_s: float, completes: StoredResponse | None = None) -> None:
+    def _begin_store(
+        self, head: ResponseHead, now_s: float, completes: StoredResponse | None = None
+    ) -> NotStored | None:
         head = replace(head, block=make_block(head.block.end_to_end))
         begun = self._cache.begin_store(
             self._request,
@@ -202,7 +206,10 @@ class CacheSession:
             response_time_s=now_s,
             completes=completes,
         )
-        self._writer = None if isinstance(begun, NotStored) else begun
+        if isinstance(begun, NotStored):
+            return begun
+        self._writer = begun
+        return None
 
     def write(self, data: bytes) -> None:
         """Take a piece of the body."""

@@ -190,6 +190,12 @@ def test_a_range_lies_within_the_content(value: bytes, length_bytes: int) -> Non
         ({"reason": LookupReason.URI_MISS, "stored": True}, b"minato; fwd=uri-miss; stored"),
         ({"reason": LookupReason.VARY_MISS}, b"minato; fwd=vary-miss"),
         ({"reason": LookupReason.METHOD}, b"minato; fwd=method"),
+        (
+            {"reason": LookupReason.PARTIAL, "stored": True, "collapsed": True},
+            b"minato; fwd=partial; stored; collapsed",
+        ),
+        ({"reason": LookupReason.STALE, "ttl_s": -0.5, "detail": b"x"}, b"minato; fwd=stale; ttl=-1; detail=x"),
+        ({"reason": LookupReason.STALE, "ttl_s": 9.9}, b"minato; fwd=stale; ttl=9"),
         ({"reason": LookupReason.STALE, "upstream_status": 304}, b"minato; fwd=stale; fwd-status=304"),
     ],
 )

@@ -187,8 +187,9 @@ def test_stale_if_error_answers_where_the_upstream_fails(
         for _ in range(2):  # the connection stays in order
             response = client.request(target=path)
             assert (response.status, response.body) == (200, BODY)
-            member = b"fwd-status=%b; detail=stale-if-error" % status[:3] if status else b"detail=disconnected"
-            assert response.get(b"cache-status") == b"minato; fwd=stale; " + member
+            member = rb"fwd-status=%b; ttl=-?\d+; detail=stale-if-error" % status[:3]
+            expected = rb"minato; fwd=stale; " + (member if status else rb"ttl=-?\d+; detail=disconnected")
+            assert re.fullmatch(expected, response.get(b"cache-status") or b"")
             assert response.get(b"age") is not None
 
 
@@ -218,7 +219,7 @@ def test_with_no_upstream_left_what_is_stale_answers(minato: StartMinato, origin
     proxy.wait_for_log("is down")
     response = fetch(proxy.port, b"/page")
     assert (response.status, response.body) == (200, BODY)
-    assert response.get(b"cache-status") == b"minato; fwd=stale; detail=disconnected"
+    assert re.fullmatch(rb"minato; fwd=stale; ttl=-\d+; detail=disconnected", response.get(b"cache-status") or b"")
     assert fetch(proxy.port, b"/other").status == 503
     assert fetch(proxy.port, b"/page", fields=[(b"Cache-Control", b"no-cache")]).status == 503
 
@@ -230,6 +231,21 @@ def test_a_targeted_field_counts_and_is_passed_on(proxy: Minato, app: App, path:
     response = fetch(proxy.port, path)
     assert outcome(response) == "hit"
     assert response.get(b"cdn-cache-control") == b"max-age=60"
+
+
+@pytest.mark.parametrize(
+    ("fields", "detail"),
+    [
+        ([(b"Cache-Control", b"no-store")], b"no-store"),
+        ([FRESH, (b"Vary", b"*")], b"vary"),
+        ([(b"Content-Length", b"0")], b"no-lifetime"),
+    ],
+)
+def test_cache_status_says_why_a_response_is_not_stored(
+    proxy: Minato, app: App, path: bytes, fields: list[tuple[bytes, bytes]], detail: bytes
+) -> None:
+    app.routes[path] = response_bytes(b"", fields=fields, length=(b"Content-Length", b"0") not in fields)
+    assert fetch(proxy.port, path).get(b"cache-status") == b"minato; fwd=uri-miss; detail=" + detail
 
 
 def test_a_post_ends_what_its_answer_names(proxy: Minato, app: App, path: bytes) -> None:
