@@ -22,7 +22,11 @@ PEERS := wrk:wrk nginx:nginx haproxy:haproxy varnishd:varnish caddy:caddy
 # For example: make bench ARGS='--quick --peers minato,nginx'
 ARGS ?=
 # Suites that start processes; they belong to `make test`.
-PROCESS_SUITES := tests/system tests/control tests/cli
+PROCESS_SUITES := tests/system tests/control tests/cli tests/conformance
+
+# The public suite for HTTP caches, a package of npm; its server and its client need Node.
+SUITE := tests/conformance
+SUITE_STAMP := $(SUITE)/node_modules/.package-lock.json
 
 # Suites about the wire: run once more without the express lane, so that both codecs are held to the same.
 WIRE := balancing cache cache_rules connections forwarding fuzz hostile_clients hostile_upstreams large limits logs reload retries routing streaming timeouts tls_upstreams upgrade
@@ -33,7 +37,7 @@ RUN_STAMP := $(VENV)/.minato-run
 DEV_STAMP := $(VENV)/.minato-dev
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run test check bench format tools peers clean distclean
+.PHONY: help run test check bench format tools suite peers clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -42,7 +46,7 @@ help: ## list the targets
 run: $(RUN_STAMP) ## install into .venv and start the demo on http://localhost:8080/ (WORKERS=4)
 	@exec $(BIN)/python bin/minato demo --workers $(WORKERS)
 
-test: $(DEV_STAMP) tools ## run every test suite (JOBS=2); installs what they need
+test: $(DEV_STAMP) tools suite ## run every test suite (JOBS=2); installs what they need
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests
 	MINATO_TEST_EXPRESS=false $(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup $(WIRE_SUITES)
 
@@ -63,8 +67,8 @@ clean: ## remove caches and build output
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 
-distclean: clean ## remove the virtual environment, too
-	rm -rf $(VENV)
+distclean: clean ## remove the virtual environment and the suite for caches, too
+	rm -rf $(VENV) $(SUITE)/node_modules
 
 # An editable install; run again only when what it depends on changes.
 $(RUN_STAMP): pyproject.toml setup.py | $(BIN)/python
@@ -102,6 +106,16 @@ tools:
 			exit 1; \
 		}; \
 	done
+
+suite: $(SUITE_STAMP)
+
+$(SUITE_STAMP): $(SUITE)/package.json $(SUITE)/package-lock.json
+	@command -v npm >/dev/null || { \
+		echo 'The public suite for HTTP caches needs Node and npm. On Debian and Ubuntu: apt-get install nodejs npm' >&2; \
+		exit 1; \
+	}
+	cd $(SUITE) && npm ci --ignore-scripts --no-progress --loglevel=error
+	@touch $@
 
 # Packages of Debian and Ubuntu, each by itself: one that cannot be had must not keep the others away.
 peers:

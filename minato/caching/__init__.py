@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from minato.caching.answer import CachedAnswer
-from minato.caching.cache import Cache, CacheStats, Lookup, Outcome
+from minato.caching.cache import Cache, CacheStats
+from minato.caching.lookup import Lookup, Outcome
 from minato.caching.policy import NotStored
 from minato.caching.request import CacheRequest
 from minato.caching.status import HIT, ONLY_IF_CACHED, LookupReason, render_forwarded

@@ -1,14 +1,16 @@
-"""The answer that a stored response gives to a request: whole, head alone, 304, one range, or 416."""
+"""The answer that a stored response gives to a request: whole, head alone, 304, ranges of it, or 416."""
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 
-from minato.caching.ranges import ByteRange, Unsatisfiable, parse_single_range
+from minato.caching.partial import cut
+from minato.caching.ranges import ByteRange, Unsatisfiable, parse_ranges
 from minato.caching.request import CacheRequest
 from minato.caching.stored import StoredResponse
 from minato.caching.validation import is_not_modified, is_range_applicable
-from minato.protocol.message import Fields, field_values
+from minato.protocol.message import Fields, field_values, first_value
 
 # RFC 9110, 15.4.5: a 304 SHOULD NOT have representation metadata that does not guide cache updates.
 _NOT_IN_304 = frozenset(
@@ -41,25 +43,62 @@ def make_answer(request: CacheRequest, stored: StoredResponse, now_s: float, cac
     wanted = _wanted_range(request.fields, stored)
     if wanted is None:
         return CachedAnswer(stored.status, stored.reason, [*stored.fields, *own], stored.body)
-    if isinstance(wanted, ByteRange):
+    if isinstance(wanted, list):
         return _partial(stored, wanted, own)
     fields = [field for field in stored.fields if field[0] not in _ABOUT_CONTENT]
-    own += [(b"content-range", b"bytes */%d" % len(stored.body)), (b"content-length", b"0")]
+    own += [(b"content-range", b"bytes */%d" % stored.complete_bytes), (b"content-length", b"0")]
     return CachedAnswer(416, b"Range Not Satisfiable", fields + own, b"")
 
 
-def _wanted_range(fields: Fields, stored: StoredResponse) -> ByteRange | Unsatisfiable | None:
+def can_answer_range(fields: Fields, stored: StoredResponse) -> bool:
+    """Tell whether a stored part has all that a request asks for; a request for the whole asks for more."""
+    wanted = _wanted_range(fields, stored)
+    if isinstance(wanted, list):
+        return all(cut(stored, span) is not None for span in wanted)
+    return wanted is not None
+
+
+def _wanted_range(fields: Fields, stored: StoredResponse) -> list[ByteRange] | Unsatisfiable | None:
     values = field_values(fields, b"range")
     if len(values) != 1 or stored.status != 200 or not is_range_applicable(fields, stored):
         return None
-    return parse_single_range(values[0], len(stored.body))
+    return parse_ranges(values[0], stored.complete_bytes)
 
 
-def _partial(stored: StoredResponse, wanted: ByteRange, own: Fields) -> CachedAnswer:
-    body = memoryview(stored.body)[wanted.first : wanted.last + 1]  # not a copy for every client
-    fields = [field for field in stored.fields if field[0] != b"content-length"]
+def _partial(stored: StoredResponse, wanted: list[ByteRange], own: Fields) -> CachedAnswer:
+    pieces = [piece for span in wanted if (piece := cut(stored, span)) is not None]
+    if len(pieces) > 1:
+        return _multipart(stored, wanted, pieces, own)
+    body = pieces[0]  # not a copy for every client
+    fields = [field for field in stored.fields if field[0] not in (b"content-length", b"content-range")]
     own += [
-        (b"content-range", b"bytes %d-%d/%d" % (wanted.first, wanted.last, len(stored.body))),
+        (b"content-range", b"bytes %d-%d/%d" % (wanted[0].first, wanted[0].last, stored.complete_bytes)),
+        (b"content-length", b"%d" % len(body)),
+    ]
+    return CachedAnswer(206, b"Partial Content", fields + own, body)
+
+
+def _multipart(stored: StoredResponse, wanted: list[ByteRange], pieces: list[memoryview], own: Fields) -> CachedAnswer:
+    """Several ranges: RFC 9110, 15.3.7.2 and 14.6."""
+    body = b"".join(pieces)
+    # Nobody can write a content that holds its own digest: the boundary is not found in it.
+    boundary = hashlib.sha256(body).hexdigest()[:40].encode()
+    content_type = first_value(list(stored.fields), b"content-type")
+    label = b"content-type: %b\r\n" % content_type if content_type is not None else b""
+    front = b"--%b\r\n%bcontent-range: bytes %%d-%%d/%d\r\n\r\n" % (
+        boundary,
+        label.replace(b"%", b"%%"),
+        stored.complete_bytes,
+    )
+    parts = [
+        front % (span.first, span.last) + bytes(piece) + b"\r\n" for span, piece in zip(wanted, pieces, strict=True)
+    ]
+    body = b"".join([*parts, b"--%b--\r\n" % boundary])
+    fields = [
+        field for field in stored.fields if field[0] not in (b"content-length", b"content-range", b"content-type")
+    ]
+    own += [
+        (b"content-type", b"multipart/byteranges; boundary=" + boundary),
         (b"content-length", b"%d" % len(body)),
     ]
     return CachedAnswer(206, b"Partial Content", fields + own, body)

@@ -2,54 +2,36 @@
 
 from __future__ import annotations
 
-import enum
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from minato.caching.answer import CachedAnswer, make_answer
 from minato.caching.draft import Arrival, make_draft
 from minato.caching.flights import Flights
+from minato.caching.freshening import Freshener
 from minato.caching.freshness import read_date
 from minato.caching.key import PrimaryKey, ResourceKey, resource_of
+from minato.caching.location import find_changed_targets, names_own_target
+from minato.caching.lookup import Lookup, Outcome, look_up_stored
+from minato.caching.partial import Part, place_part
 from minato.caching.policy import (
     NotStored,
-    Reuse,
     check_request_storable,
-    decide_reuse,
+    may_answer_failure,
 )
-from minato.caching.request import SAFE_METHODS, CacheRequest, RequestTraits, read_traits
+from minato.caching.ranges import ByteRange
+from minato.caching.request import SAFE_METHODS, CacheRequest, read_traits
 from minato.caching.rules import CacheRules
 from minato.caching.status import HIT, LookupReason
 from minato.caching.store import Store
 from minato.caching.stored import StoredResponse, with_date
-from minato.caching.validation import is_same_representation, make_validation_fields, merge_fields
+from minato.caching.validation import make_completing_fields, make_validation_fields, merge_fields
 from minato.caching.writer import StoreWriter
 from minato.config.model import CacheConfig, ServiceCacheConfig
-from minato.protocol.message import Fields, Framing, ResponseHead
+from minato.protocol.message import Fields, Framing, ResponseHead, first_value
 
-
-class Outcome(enum.Enum):
-    """What the exchange is to do; the value is the log's word.
-
-    HIT: answer from the stored response. MISS: forward, the response may be stored. STALE: forward as a validation of
-    the stored response. BYPASS: forward, nothing is stored. GATEWAY_TIMEOUT: answer 504, since the request says
-    only-if-cached and nothing stored may be used.
-    """
-
-    HIT = "hit"
-    MISS = "miss"
-    STALE = "stale"
-    BYPASS = "bypass"
-    GATEWAY_TIMEOUT = "gateway-timeout"
-
-
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """What a lookup found. ``stored`` is there for HIT and STALE alone."""
-
-    outcome: Outcome
-    reason: LookupReason
-    stored: StoredResponse | None = None
+_OK = 200
+_PARTIAL_CONTENT = 206
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +64,7 @@ class Cache:
         self._store = Store(config.kind, capacity=config.capacity, max_memory_bytes=config.max_memory_bytes)
         self._writers: dict[PrimaryKey, set[StoreWriter]] = {}
         self.flights = Flights()
+        self._services: set[int] = set()  # that anything was stored for
 
     def __repr__(self) -> str:
         return f"<Cache {self._store!r}, {sum(map(len, self._writers.values()))} being stored>"
@@ -96,7 +79,7 @@ class Cache:
         if request.method not in (b"GET", b"HEAD"):
             return Lookup(Outcome.BYPASS, LookupReason.METHOD)
         traits = read_traits(request.fields)
-        found = self._look_up(request, traits, now_s)
+        found = look_up_stored(self._store, request, traits, now_s)
         if traits.directives.only_if_cached and found.outcome is not Outcome.HIT:
             # RFC 9111, 5.2.1.7: SHOULD either respond from the stored response or with a 504.
             return Lookup(Outcome.GATEWAY_TIMEOUT, found.reason)
@@ -122,7 +105,7 @@ class Cache:
         `lookup` has to be asked.
         """
         stored = self._store.only_variant(key)
-        if stored is None or stored.must_validate or stored.status == 204 or not stored.is_fresh(now_s):
+        if stored is None or not stored.is_plain or not stored.is_fresh(now_s):
             return None
         self._store.touch(stored)
         return stored
@@ -142,6 +125,23 @@ class Cache:
         """Return the fields to forward on STALE (RFC 9111, 4.3.1); the request's own conditions and Range are gone."""
         return make_validation_fields(request.fields, stored)
 
+    def completing_fields(self, request: CacheRequest, stored: StoredResponse, missing: ByteRange) -> Fields:
+        """Return the fields to forward on PARTIAL: a 206 to them completes the stored part, a 200 replaces it."""
+        return make_completing_fields(request.fields, stored, missing)
+
+    def may_answer_failure(
+        self, request: CacheRequest, stored: StoredResponse, now_s: float, status: int | None
+    ) -> bool:
+        """Tell whether a lookup's ``fallback`` may answer a request whose upstream failed.
+
+        Args:
+            request: as looked up.
+            stored: the fallback; it need not be live any more.
+            now_s: wall clock.
+            status: 500, 502, 503 or 504, which the upstream answered; None where it gave no answer.
+        """
+        return may_answer_failure(stored, read_traits(request.fields).directives, now_s, status)
+
     def freshen(
         self,
         request: CacheRequest,
@@ -153,27 +153,27 @@ class Cache:
     ) -> StoredResponse:
         """Return the stored response updated by a 304 to its validation, to answer with (RFC 9111, 4.3.4).
 
-        It takes the old one's place in the store where that still is there and storing is still allowed. A 304 that
-        names another validator than it was asked for updates nothing: the stored response answers once more and goes.
+        It takes the old one's place in the store where that still is there and storing is still allowed.
         """
-        if not is_same_representation(stored, response.fields):
-            self._store.discard(stored)
-            return stored
-        # A 304 without Date is dated by its arrival, not by the stored Date (RFC 9110, 6.6.1).
-        update = with_date(response.fields, read_date(response.fields, response_time_s), response_time_s)
-        merged = merge_fields(list(stored.fields), update)
-        serial = self._store.take_serial()
-        arrival = Arrival(stored.status, stored.reason, merged, request_time_s, response_time_s, serial)
-        traits = read_traits(request.fields)
-        fresh, refusal = make_draft(request, traits, arrival, rules=self._rules_of(request.service), body=stored.body)
-        if refusal is None and not traits.directives.no_store:
-            self._store.replace(stored, fresh)
-        elif refusal is not None and refusal is not NotStored.AUTHORIZATION:
-            self._store.discard(stored)
-        return fresh
+        return self._freshener(request, response, request_time_s, response_time_s).freshen(stored)
+
+    def freshen_by_head(
+        self, request: CacheRequest, response: ResponseHead, *, request_time_s: float, response_time_s: float
+    ) -> None:
+        """Update, or forget, what is stored of a resource by the 200 to a HEAD (RFC 9111, 4.3.5)."""
+        if response.status != _OK or request.is_bypassed:
+            return
+        if not read_traits(request.fields).directives.no_store:
+            self._freshener(request, response, request_time_s, response_time_s).freshen_by_head()
 
     def begin_store(
-        self, request: CacheRequest, response: ResponseHead, *, request_time_s: float, response_time_s: float
+        self,
+        request: CacheRequest,
+        response: ResponseHead,
+        *,
+        request_time_s: float,
+        response_time_s: float,
+        completes: StoredResponse | None = None,
     ) -> StoreWriter | NotStored:
         """Begin to store a final response while it is relayed, or say why it is not stored.
 
@@ -182,14 +182,31 @@ class Cache:
             response: hop-by-hop fields are gone from it; Content-Length and framing are those of the upstream.
             request_time_s: wall clock when the request was forwarded.
             response_time_s: wall clock when the head arrived.
+            completes: the stored part of which the missing range was asked for.
         """
         if request.is_bypassed:
             return NotStored.BYPASS
         traits = read_traits(request.fields)
         refusal = check_request_storable(request.method, request.has_body, traits)
+        if refusal is None and request.method == b"POST" and not _is_for_get(request, response):
+            refusal = NotStored.METHOD
         if refusal is not None:
             return refusal
         fields = [field for field in response.fields if field[0] != b"content-length"]
+        part = base = None
+        if response.status == _PARTIAL_CONTENT:
+            is_asked = completes is not None or first_value(request.fields, b"range") is not None
+            if not is_asked:
+                return NotStored.PART
+            known = self._store.select(request.key, request.fields)
+            placed = place_part(known, response, self._config.max_body_size_bytes)
+            if isinstance(placed, NotStored):
+                return placed
+            part, base = placed
+            fields = [field for field in fields if field[0] != b"content-range"]
+            if base is not None:
+                update = with_date(fields, read_date(fields, response_time_s), response_time_s)
+                fields = merge_fields(list(base.fields), update)
         serial = self._store.take_serial()
         arrival = Arrival(response.status, response.reason, fields, request_time_s, response_time_s, serial)
         stored, refusal = make_draft(request, traits, arrival, rules=self._rules_of(request.service))
@@ -198,16 +215,26 @@ class Cache:
                 # The origin server changed its mind: what is stored of the resource is no longer for everybody.
                 self._discard_selected(request)
             return refusal
-        return self._open_writer(request, response, stored)
+        return self._open_writer(request, response, stored, part, base)
 
-    def invalidate(self, request: CacheRequest, response_status: int) -> None:
+    def invalidate(self, request: CacheRequest, response_status: int, response_fields: Fields) -> None:
         """Forget what is stored of the target after an unsafe request that did not fail.
 
         RFC 9111, 4.4: MUST invalidate the target URI on a non-error status (2xx, 3xx) to an unsafe method, known or
-        not. Responses that are just being stored go as well.
+        not; Location and Content-Location as well, where they are of the same origin. Responses that are just being
+        stored go as well.
         """
-        if request.method not in SAFE_METHODS and 200 <= response_status < 400:
-            self._forget(resource_of(request.key))
+        if request.method in SAFE_METHODS or not 200 <= response_status < 400:
+            return
+        self._forget(resource_of(request.key))
+        for target in find_changed_targets(request, response_fields):
+            # Another path of the same origin may be another service's.
+            for service in self._services:
+                self._forget((service, request.scheme, request.host, target))
+
+    def forget(self, stored: StoredResponse) -> None:
+        """Forget one stored response, since it turned out to be of no use."""
+        self._store.discard(stored)
 
     def clear(self) -> int:
         """Forget everything stored and being stored; return how many responses were stored."""
@@ -215,25 +242,25 @@ class Cache:
             self._abort_writers(key)
         return self._store.clear()
 
-    def _look_up(self, request: CacheRequest, traits: RequestTraits, now_s: float) -> Lookup:
-        if request.is_bypassed or request.has_body or traits.is_for_origin:
-            return Lookup(Outcome.BYPASS, LookupReason.BYPASS)
-        stored = self._store.select(request.key, request.fields)
-        if stored is None:
-            known = self._store.has(request.key)
-            return Lookup(Outcome.MISS, LookupReason.VARY_MISS if known else LookupReason.URI_MISS)
-        reuse = decide_reuse(stored, traits.directives, now_s)
-        if reuse.is_allowed:
-            self._store.touch(stored)
-            return Lookup(Outcome.HIT, LookupReason.HIT, stored)
-        reason = LookupReason.REQUEST if reuse is Reuse.REQUEST else LookupReason.STALE
-        if not stored.has_validator:
-            return Lookup(Outcome.MISS, reason)
-        self._store.touch(stored)
-        return Lookup(Outcome.STALE, reason, stored)
+    def _freshener(
+        self, request: CacheRequest, response: ResponseHead, request_time_s: float, response_time_s: float
+    ) -> Freshener:
+        return Freshener(
+            self._store,
+            request,
+            response,
+            rules=self._rules_of(request.service),
+            request_time_s=request_time_s,
+            response_time_s=response_time_s,
+        )
 
     def _open_writer(
-        self, request: CacheRequest, response: ResponseHead, stored: StoredResponse
+        self,
+        request: CacheRequest,
+        response: ResponseHead,
+        stored: StoredResponse,
+        part: Part | None,
+        base: StoredResponse | None,
     ) -> StoreWriter | NotStored:
         length_bytes = {Framing.LENGTH: response.length_bytes, Framing.NONE: 0}.get(response.framing)
         config = self._config
@@ -246,10 +273,13 @@ class Cache:
             self._store,
             stored,
             request.fields,
-            length_bytes=length_bytes,
+            length_bytes=length_bytes if part is None else part.span.size,
             max_body_bytes=limit_bytes,
             on_closed=self._forget_writer,
+            part=part,
+            base=base,
         )
+        self._services.add(request.service)
         self._writers.setdefault(stored.key, set()).add(writer)
         return writer
 
@@ -284,3 +314,8 @@ class Cache:
         stored = self._store.select(request.key, request.fields)
         if stored is not None:
             self._store.discard(stored)
+
+
+def _is_for_get(request: CacheRequest, response: ResponseHead) -> bool:
+    """Tell whether the response to a POST may answer GET, as far as its head says (RFC 9110, 9.3.3)."""
+    return response.status == _OK and names_own_target(request, response.fields)

@@ -22,6 +22,9 @@ _MEMBER = re.compile(
 )
 _NAME = re.compile(rb"[ \t]*(" + _TOKEN + rb")")
 _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
+_FIELD_NAME = re.compile(_TOKEN)
+_NUMBERS = frozenset({b"max-age", b"s-maxage", b"stale-while-revalidate", b"stale-if-error"})
+_QUALIFIED = frozenset({b"no-cache", b"private"})
 _MAX_DIGITS = len(str(MAX_DELTA_S))
 
 
@@ -31,6 +34,7 @@ class RequestDirectives:
 
     Attributes:
         max_stale_s: ``MAX_DELTA_S`` for a max-stale without argument.
+        stale_if_error_s: how stale a response may be where the upstream fails (RFC 5861, 4).
     """
 
     no_cache: bool = False
@@ -39,14 +43,20 @@ class RequestDirectives:
     max_age_s: int | None = None
     min_fresh_s: int | None = None
     max_stale_s: int | None = None
+    stale_if_error_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class ResponseDirectives:
-    """What a response's Cache-Control says to a shared cache (RFC 9111, 5.2.2); seconds, None where it does not say.
+    """What a response says to a shared cache (RFC 9111, 5.2.2); seconds, None where it does not say.
 
-    ``no-cache`` and ``private`` with field names are taken as without: more restrictive, and as 5.2.2.4 and 5.2.2.7
-    say that caches often do.
+    Attributes:
+        no_cache: no-cache without field names.
+        private: private without field names.
+        withheld: the field names of no-cache and private; those fields are not stored (5.2.2.4, 5.2.2.7).
+        stale_while_revalidate_s: how long it may be reused stale while it is being validated (RFC 5861, 3).
+        stale_if_error_s: how long it may be reused stale where the upstream fails (RFC 5861, 4).
+        is_targeted: whether this is a targeted field's word, so that Expires does not count (RFC 9213, 2.2).
     """
 
     no_store: bool = False
@@ -58,6 +68,10 @@ class ResponseDirectives:
     must_understand: bool = False
     max_age_s: int | None = None
     s_maxage_s: int | None = None
+    withheld: frozenset[bytes] = frozenset()
+    stale_while_revalidate_s: int = 0
+    stale_if_error_s: int = 0
+    is_targeted: bool = False
 
     @property
     def forbids_stale(self) -> bool:
@@ -66,7 +80,7 @@ class ResponseDirectives:
 
 
 NO_REQUEST_DIRECTIVES = RequestDirectives()
-_NO_RESPONSE_DIRECTIVES = ResponseDirectives()
+NO_RESPONSE_DIRECTIVES = ResponseDirectives()
 
 
 def parse_directives(value: bytes) -> list[Directive]:
@@ -106,7 +120,7 @@ def read_request_directives(fields: Fields) -> RequestDirectives:
         # RFC 9111, 5.4: without Cache-Control a cache MUST treat Pragma: no-cache as Cache-Control: no-cache.
         return RequestDirectives(no_cache=has_pragma_no_cache(fields))
     flags: set[bytes] = set()
-    max_age_s = min_fresh_s = max_stale_s = None
+    max_age_s = min_fresh_s = max_stale_s = stale_if_error_s = None
     for name, argument in _all_directives(lines):
         match name:
             case b"max-age":  # invalid: 0, nothing is young enough
@@ -117,26 +131,37 @@ def read_request_directives(fields: Fields) -> RequestDirectives:
             case b"max-stale":
                 seconds = MAX_DELTA_S if argument is None else parse_delta_seconds(argument) or 0
                 max_stale_s = _lesser(max_stale_s, seconds)
+            case b"stale-if-error":  # invalid: not at all
+                stale_if_error_s = _lesser(stale_if_error_s, parse_delta_seconds(argument) or 0)
             case _:
                 flags.add(name)
     return RequestDirectives(
-        b"no-cache" in flags, b"no-store" in flags, b"only-if-cached" in flags, max_age_s, min_fresh_s, max_stale_s
+        no_cache=b"no-cache" in flags,
+        no_store=b"no-store" in flags,
+        only_if_cached=b"only-if-cached" in flags,
+        max_age_s=max_age_s,
+        min_fresh_s=min_fresh_s,
+        max_stale_s=max_stale_s,
+        stale_if_error_s=stale_if_error_s,
     )
 
 
-def read_response_directives(fields: Fields) -> ResponseDirectives:
-    """Return what a response's Cache-Control says. Of a number given twice the smaller counts, an invalid one is 0."""
-    lines = field_values(fields, b"cache-control")
-    if not lines:
-        return _NO_RESPONSE_DIRECTIVES
+def combine_response_directives(directives: list[Directive], *, is_targeted: bool = False) -> ResponseDirectives:
+    """Return what the directives of a response say together; the strictest of duplicates counts.
+
+    RFC 9111, 4.2.1: caches are encouraged to take a response with invalid freshness information for stale: an invalid
+    number is 0.
+    """
+    if not directives:
+        return NO_RESPONSE_DIRECTIVES
     flags: set[bytes] = set()
-    max_age_s = s_maxage_s = None
-    for name, argument in _all_directives(lines):
-        # RFC 9111, 4.2.1: caches are encouraged to take a response with invalid freshness information for stale.
-        if name == b"max-age":
-            max_age_s = _lesser(max_age_s, parse_delta_seconds(argument) or 0)
-        elif name == b"s-maxage":
-            s_maxage_s = _lesser(s_maxage_s, parse_delta_seconds(argument) or 0)
+    numbers: dict[bytes, int] = {}
+    withheld: set[bytes] = set()
+    for name, argument in directives:
+        if name in _NUMBERS:
+            numbers[name] = _lesser(numbers.get(name), parse_delta_seconds(argument) or 0)
+        elif name in _QUALIFIED and (names := _field_names(argument)):
+            withheld |= names
         else:
             flags.add(name)
     return ResponseDirectives(
@@ -147,8 +172,12 @@ def read_response_directives(fields: Fields) -> ResponseDirectives:
         must_revalidate=b"must-revalidate" in flags,
         proxy_revalidate=b"proxy-revalidate" in flags,
         must_understand=b"must-understand" in flags,
-        max_age_s=max_age_s,
-        s_maxage_s=s_maxage_s,
+        max_age_s=numbers.get(b"max-age"),
+        s_maxage_s=numbers.get(b"s-maxage"),
+        withheld=frozenset(withheld),
+        stale_while_revalidate_s=numbers.get(b"stale-while-revalidate", 0),
+        stale_if_error_s=numbers.get(b"stale-if-error", 0),
+        is_targeted=is_targeted,
     )
 
 
@@ -159,6 +188,13 @@ def has_pragma_no_cache(fields: Fields) -> bool:
 
 def _all_directives(lines: list[bytes]) -> list[Directive]:
     return [directive for line in lines for directive in parse_directives(line)]
+
+
+def _field_names(argument: bytes | None) -> set[bytes]:
+    """Return the field names that no-cache or private is limited to, none where it is not, or not clearly, limited."""
+    names = {name.strip(b" \t").lower() for name in (argument or b"").split(b",")}
+    names.discard(b"")
+    return names if all(map(_FIELD_NAME.fullmatch, names)) else set()
 
 
 def _argument(match: re.Match[bytes]) -> bytes | None:

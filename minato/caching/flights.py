@@ -52,13 +52,14 @@ class FlightState(enum.Enum):
     STORED = "the response is stored, or the stored one was validated"
     REFUSED = "the response cannot be shared"
     FAILED = "there was no response, or it was cut"
+    FALLEN_BACK = "there was no response but a failure, and a stale one may answer"
 
     @property
     def is_over(self) -> bool:
         return self in _OVER
 
 
-_OVER = frozenset({FlightState.STORED, FlightState.REFUSED, FlightState.FAILED})
+_OVER = frozenset({FlightState.STORED, FlightState.REFUSED, FlightState.FAILED, FlightState.FALLEN_BACK})
 
 
 class Verdict(enum.Enum):
@@ -68,6 +69,7 @@ class Verdict(enum.Enum):
     SHARE = "take the response as it arrives"
     LOOK_UP = "look up again, and forward by itself what is not there"
     START_OVER = "look up again, and wait for another one or lead"
+    FALL_BACK = "answer with a stale response, where this request may have it"
 
 
 class Follower(Protocol):
@@ -105,6 +107,7 @@ class Flight:
         state: how far it has come.
         response: on its way into the store, stored, or validated, as far as one came.
         writer: of one on its way into the store.
+        failure_status: of an upstream that failed, None where it gave no answer.
     """
 
     def __init__(self, flights: Flights, request: CacheRequest, leader: Leader) -> None:
@@ -112,6 +115,7 @@ class Flight:
         self.state = FlightState.AWAITED
         self.response: StoredResponse | None = None
         self.writer: StoreWriter | None = None
+        self.failure_status: int | None = None
         self._flights = flights
         self._leader = leader
         self._pieces: list[bytes] = []
@@ -166,6 +170,8 @@ class Flight:
         state = self.state
         if state is FlightState.AWAITED:
             return Verdict.WAIT
+        if state is FlightState.FALLEN_BACK:
+            return Verdict.FALL_BACK
         if state is FlightState.FAILED:
             return Verdict.START_OVER
         stored, writer = self.response, self.writer
@@ -241,6 +247,16 @@ class Flight:
         self._end(FlightState.STORED)
         for follower in sharing:
             follower.on_shared_end()
+
+    def fall_back(self, status: int | None) -> None:
+        """The upstream failed, and the leader is answered with what is stored, stale as it is.
+
+        Args:
+            status: what the upstream answered, None where it did not.
+        """
+        if not self.state.is_over:
+            self.failure_status = status
+            self._end(FlightState.FALLEN_BACK)
 
     def fail(self) -> None:
         """There will be no response, or not all of it. Nothing happens where the flight is over."""

@@ -9,8 +9,8 @@ from minato.caching.dates import parse_http_date
 from minato.caching.directives import ResponseDirectives, has_pragma_no_cache, parse_delta_seconds
 from minato.protocol.message import Fields, field_values, first_value
 
-HEURISTIC_STATUSES = frozenset({200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501})
-"""RFC 9110, 15.1: heuristically cacheable by default, without 206, which is not stored here."""
+HEURISTIC_STATUSES = frozenset({200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501})
+"""RFC 9110, 15.1: heuristically cacheable by default."""
 
 _HEURISTIC_FRACTION = 0.1
 _MAX_HEURISTIC_S = 86_400.0
@@ -59,7 +59,7 @@ def calculate_lifetime(
     Args:
         status: of the response.
         fields: of the response.
-        directives: its Cache-Control.
+        directives: its Cache-Control, or the targeted field that stands in for it.
         date_s: its date value, see ``read_date``.
         response_time_s: wall clock when it arrived.
         ttl_s: the configured lifetime of responses that bring none; 0 leaves those to the heuristic.
@@ -70,7 +70,7 @@ def calculate_lifetime(
     if directives.max_age_s is not None:
         return Freshness(directives.max_age_s, LifetimeSource.MAX_AGE)
     expires = field_values(fields, b"expires")
-    if expires:
+    if expires and not directives.is_targeted:
         return Freshness(_expires_lifetime_s(expires, date_s, response_time_s), LifetimeSource.EXPIRES)
     by_default = negative_ttl_s is not None or status in HEURISTIC_STATUSES
     # RFC 9111, 5.4 gives Pragma no meaning in responses, but an origin server that writes it does not want a guess.

@@ -24,8 +24,13 @@ _MAX_VARIANT_NAMES = 16
 _WRITTEN_BY_PROXY = frozenset(
     {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host", b"x-real-ip", b"forwarded", b"via", b"connection"}
 )
-# Lists of case-insensitive members without quoted strings in practice: white space around commas and case mean nothing.
-_CASELESS_LISTS = frozenset({b"accept-encoding", b"accept-language", b"accept-charset"})
+# Preferences: neither case nor order of the members means anything, and q=1 is what is said by saying nothing
+# (RFC 9110, 12.4.2 and 12.5.2 to 12.5.4).
+_PREFERENCES = frozenset({b"accept-encoding", b"accept-language", b"accept-charset"})
+# Values that are one text and no list: a comma in them is nothing but a comma.
+_NO_LISTS = frozenset({b"cookie", b"user-agent", b"referer", b"authorization", b"date", b"if-modified-since"})
+_QUOTED_OR_COMMA = re.compile(rb'("(?:[^"\\]|\\.)*")|[ \t]*,[ \t]*', re.DOTALL)
+_WEIGHT = re.compile(rb"q=(?:(1)(?:\.0{0,3})?|(0(?:\.\d{0,3})?))")
 
 
 def resource_of(key: PrimaryKey) -> ResourceKey:
@@ -79,8 +84,9 @@ def read_variant_names(fields: Fields) -> VariantNames | None:
 def select_variant_values(names: VariantNames, fields: Fields) -> VariantValues:
     """Return a request's values of the fields that Vary nominates.
 
-    Lines of one name are combined; white space around commas, and case where the field has none, are normalized
-    (RFC 9111, 4.1). An absent field matches only an absent one.
+    Lines of one name are combined; white space around commas is normalized, and so are preferences (RFC 9111, 4.1:
+    "adding or removing whitespace", "combining multiple header field lines", "normalizing both header field values in a
+    way that is known to have identical semantics"). An absent field matches only an absent one.
     """
     if not names:
         return ()
@@ -92,7 +98,27 @@ def select_variant_values(names: VariantNames, fields: Fields) -> VariantValues:
 
 
 def _normalize(name: bytes, lines: list[bytes]) -> bytes:
-    if name in _CASELESS_LISTS:
-        members = [member.strip(b" \t").lower() for line in lines for member in line.split(b",")]
-        return b",".join(member for member in members if member)
-    return b",".join(lines)
+    if name in _NO_LISTS:
+        return b",".join(lines)
+    if name in _PREFERENCES:
+        members = {_normalize_preference(member) for line in lines for member in line.split(b",")}
+        return b",".join(sorted(members - {b""}))
+    value = b",".join(lines)
+    if b"," not in value:
+        return value
+    return _QUOTED_OR_COMMA.sub(lambda match: match[1] or b",", value).strip(b" \t")
+
+
+def _normalize_preference(member: bytes) -> bytes:
+    """Return ``token`` or ``token;q=0.5``, in lower case; what is no weight is left as it is."""
+    token, semicolon, weight = member.partition(b";")
+    token = token.strip(b" \t").lower()
+    if not semicolon:
+        return token
+    weight = weight.strip(b" \t").lower()
+    match = _WEIGHT.fullmatch(weight)
+    if match is None:
+        return token + b";" + weight
+    if match[1]:
+        return token
+    return token + b";q=" + (match[2].rstrip(b"0").rstrip(b".") or b"0")

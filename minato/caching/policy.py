@@ -12,8 +12,13 @@ from minato.caching.stored import StoredResponse
 from minato.protocol.message import Fields
 
 _UNDERSTOOD_STATUSES = HEURISTIC_STATUSES | {302, 303, 307, 400, 401, 403, 500, 502, 503}
-# 206 would need combining; the others answer a precondition or a range that the cache key does not hold.
-_NEVER_STORED_STATUSES = frozenset({206, 304, 412, 416})
+# They answer a precondition or a range that the cache key does not hold.
+_NEVER_STORED_STATUSES = frozenset({304, 412, 416})
+FAILURE_STATUSES = frozenset({500, 502, 503, 504})
+"""RFC 5861, 4: those that stale-if-error is about."""
+
+MAX_DISCONNECTED_STALE_S = 86_400
+"""How stale a response may be that answers because no upstream does, where nobody named a limit."""
 _FIRST_FINAL_STATUS = 200
 
 
@@ -31,6 +36,7 @@ class NotStored(enum.Enum):
     AUTHORIZATION = "authorization"
     SET_COOKIE = "set-cookie"
     VARY = "vary"
+    PART = "part"
     NO_LIFETIME = "no-lifetime"
     TOO_LARGE = "too-large"
     NO_MEMORY = "no-memory"
@@ -64,6 +70,7 @@ class Reuse(enum.Enum):
 
     FRESH = "fresh"
     STALE_ACCEPTED = "stale, and the request accepts that"
+    STALE_WHILE_REVALIDATE = "stale, and the response allows that while it is validated"
     STALE = "stale"
     NO_CACHE = "the response says no-cache"
     REQUEST = "the request does not accept it"
@@ -73,14 +80,14 @@ class Reuse(enum.Enum):
         return self in _ALLOWED
 
 
-_ALLOWED = frozenset({Reuse.FRESH, Reuse.STALE_ACCEPTED})
+_ALLOWED = frozenset({Reuse.FRESH, Reuse.STALE_ACCEPTED, Reuse.STALE_WHILE_REVALIDATE})
 
 
 def check_request_storable(method: bytes, has_body: bool, traits: RequestTraits) -> NotStored | None:
     """Return why no response to such a request may be stored, or None."""
-    if method != b"GET":
+    if method not in (b"GET", b"POST"):
         return NotStored.METHOD
-    if has_body:
+    if has_body and method == b"GET":
         return NotStored.REQUEST_BODY
     if traits.is_for_origin:
         return NotStored.REQUEST_CONDITION
@@ -94,15 +101,17 @@ def check_response_storable(
     fields: Fields,
     directives: ResponseDirectives,
     names: VariantNames | None,
+    freshness: Freshness,
 ) -> NotStored | None:
     """Return why a shared cache must not, or had better not, store a response, or None (RFC 9111, 3).
 
     Args:
         traits: of its request, which ``check_request_storable`` has let pass.
         status: of the response.
-        fields: of the response.
-        directives: its Cache-Control.
+        fields: of the response, those that are kept of it.
+        directives: its Cache-Control, or the targeted field that stands in for it.
         names: of its Vary; None where no request can be told to match.
+        freshness: its lifetime.
     """
     if status < _FIRST_FINAL_STATUS or status in _NEVER_STORED_STATUSES:
         return NotStored.STATUS
@@ -115,8 +124,9 @@ def check_response_storable(
         return NotStored.PRIVATE
     if traits.has_authorization and not _allows_authorized(directives):
         return NotStored.AUTHORIZATION
-    # RFC 9111, 7.3 leaves Set-Cookie to the origin's Cache-Control; most origins that set cookies never wrote one.
-    is_shared_by_intent = directives.public or directives.s_maxage_s is not None
+    # RFC 9111, 7.3: Set-Cookie does not inhibit caching, the origin's own word does. Most origins that set cookies
+    # never gave it: what is merely guessed to be fresh shares nobody's cookie.
+    is_shared_by_intent = directives.public or freshness.source.is_explicit
     if not is_shared_by_intent and any(name in (b"set-cookie", b"set-cookie2") for name, _ in fields):
         return NotStored.SET_COOKIE
     return NotStored.VARY if names is None else None
@@ -144,8 +154,9 @@ def decide_reuse(stored: StoredResponse, directives: RequestDirectives, now_s: f
     is_fresh = age_s < stored.lifetime_s
     if stored.must_validate:
         return Reuse.NO_CACHE
-    if not is_fresh and not _accepts_stale(stored, directives, age_s):
-        return Reuse.STALE
+    reuse = Reuse.FRESH if is_fresh else _judge_stale(stored, directives, age_s - stored.lifetime_s)
+    if not reuse.is_allowed:
+        return reuse
     if directives.no_cache:
         return Reuse.REQUEST
     # max-age=0 asks for validation, also within the second (RFC 9111, 5.2.1.1).
@@ -153,14 +164,42 @@ def decide_reuse(stored: StoredResponse, directives: RequestDirectives, now_s: f
         return Reuse.REQUEST
     if directives.min_fresh_s is not None and stored.lifetime_s - age_s < directives.min_fresh_s:
         return Reuse.REQUEST
-    return Reuse.FRESH if is_fresh else Reuse.STALE_ACCEPTED
+    return reuse
 
 
-def _accepts_stale(stored: StoredResponse, directives: RequestDirectives, age_s: float) -> bool:
-    """RFC 9111, 4.2.4: MUST NOT where the response forbids it; else as far as the request's max-stale goes."""
-    if stored.forbids_stale or directives.max_stale_s is None:
+def may_answer_failure(stored: StoredResponse, directives: RequestDirectives, now_s: float, status: int | None) -> bool:
+    """Tell whether a stale response may answer a request that the upstream failed to answer.
+
+    RFC 9111, 4.2.4: a cache MUST NOT generate a stale response unless it is disconnected or that is explicitly
+    permitted, and never where a directive prohibits it. RFC 5861, 4: stale-if-error permits it, of the response or of
+    the request.
+
+    Args:
+        stored: what would be validated or fetched anew, since it is stale.
+        directives: of the request.
+        now_s: wall clock.
+        status: what the upstream answered; None where it did not answer.
+    """
+    if stored.forbids_stale:
         return False
-    return age_s - stored.lifetime_s <= directives.max_stale_s
+    stale_s = stored.age_s(now_s) - stored.lifetime_s
+    if directives.stale_if_error_s is not None and stale_s <= directives.stale_if_error_s:
+        return True
+    # What the request says besides is what it would rather have than an error from the cache.
+    if directives.no_cache or directives.max_age_s is not None or directives.min_fresh_s is not None:
+        return False
+    if stored.if_error_s and stale_s <= stored.if_error_s:
+        return True
+    return status is None and stale_s <= MAX_DISCONNECTED_STALE_S
+
+
+def _judge_stale(stored: StoredResponse, directives: RequestDirectives, stale_s: float) -> Reuse:
+    """RFC 9111, 4.2.4: MUST NOT where the response forbids it; else as far as the request or the response allows."""
+    if stored.forbids_stale:
+        return Reuse.STALE
+    if directives.max_stale_s is not None and stale_s <= directives.max_stale_s:
+        return Reuse.STALE_ACCEPTED
+    return Reuse.STALE_WHILE_REVALIDATE if stale_s < stored.while_revalidate_s else Reuse.STALE
 
 
 def _allows_authorized(directives: ResponseDirectives) -> bool:

@@ -56,7 +56,7 @@ class Store:
 
         Where several match, the one of the latest Date is taken, the later arrival among equals.
         """
-        matching = self._matching(key, fields)
+        matching = self.matching(key, fields)
         if len(matching) > 1:
             return max(matching, key=lambda stored: (stored.date_s, stored.serial))
         return matching[0] if matching else None
@@ -89,7 +89,7 @@ class Store:
         Returns:
             None once it is stored; SUPERSEDED where a later arrival is stored already; NO_MEMORY without room for it.
         """
-        superseded = self._matching(stored.key, fields)
+        superseded = self.matching(stored.key, fields)
         if any(old.serial > stored.serial for old in superseded):
             return NotStored.SUPERSEDED
         for old in superseded:
@@ -143,7 +143,8 @@ class Store:
         """Give reserved bytes back."""
         self.reserved_bytes -= size_bytes
 
-    def _matching(self, key: PrimaryKey, fields: Fields) -> list[StoredResponse]:
+    def matching(self, key: PrimaryKey, fields: Fields) -> list[StoredResponse]:
+        """Return every stored response that a request with those fields could select (RFC 9111, 4.1)."""
         resource = self._resources.get(key)
         if resource is None:
             return []

@@ -8,6 +8,7 @@ from minato.caching.dates import format_http_date, parse_http_date
 from minato.caching.directives import ResponseDirectives
 from minato.caching.freshness import Freshness, calculate_current_age
 from minato.caching.key import PrimaryKey, VariantNames, VariantValues, resource_of
+from minato.caching.ranges import ByteRange
 from minato.protocol.message import Fields, first_value
 
 # What one more stored response takes besides its strings and fields: the object, its boxed numbers, its share of the
@@ -17,6 +18,7 @@ ENTRY_OVERHEAD_BYTES = 800
 # A bytes object is 33 bytes and its content, rounded up; a field is a tuple of two and a place in the tuple of all.
 _BYTES_OVERHEAD = 48
 _FIELD_OVERHEAD = 72
+_SPAN_BYTES = 120
 
 # Of a key with an extra part: its place in the index by URL, a set of its own at worst. Measured likewise.
 _EXTENDED_KEY_OVERHEAD = 450
@@ -42,7 +44,9 @@ _NOT_KEPT = frozenset(
 
 @dataclass(slots=True, eq=False)
 class StoredResponse:
-    """A complete response. Once it is live, nothing but ``is_live``, ``has_rivals`` and ``rendered`` ever changes.
+    """A response, whole or in parts.
+
+    Once it is live, nothing but ``is_live``, ``has_rivals`` and ``rendered`` ever changes.
 
     Attributes:
         key: its primary cache key.
@@ -51,17 +55,22 @@ class StoredResponse:
         status: of the response.
         reason: its reason phrase.
         fields: end-to-end fields as they are sent, Date and Content-Length among them, Age and Cache-Status not.
-        body: the whole content.
+        body: the whole content; of a part what ``spans`` say, one after the other.
         date_s: date value, seconds since the epoch.
         response_time_s: wall clock when it arrived, or was last validated.
         initial_age_s: its age at that time.
         lifetime_s: freshness lifetime; it is stale once its age reaches it.
         must_validate: no-cache: never reused without validation.
         forbids_stale: never reused stale, whatever the request says.
+        while_revalidate_s: how long it may be reused stale while it is validated (RFC 5861, 3).
+        if_error_s: how long it may be reused stale where the upstream fails (RFC 5861, 4).
         etag: the ETag, or empty.
         last_modified: the Last-Modified, or empty where there is none or it is no date.
         size_bytes: all memory that it takes, heads, keys and overhead included.
         serial: a larger one arrived later.
+        complete_bytes: the length of the whole content.
+        spans: the ranges of a part that are held, in order and apart; empty where it is whole.
+        is_plain: whether it answers a plain GET as it is for as long as it is fresh.
         rendered: kept for whoever sends it: the whole answer's head in front of and behind the value of Age.
         is_live: whether the store still holds it; False for good once it was replaced, evicted or purged.
         has_rivals: whether a response with another Vary was stored for the same key: a request may select either.
@@ -84,6 +93,11 @@ class StoredResponse:
     last_modified: bytes
     size_bytes: int
     serial: int
+    while_revalidate_s: int = 0
+    if_error_s: int = 0
+    complete_bytes: int = 0
+    spans: tuple[ByteRange, ...] = ()
+    is_plain: bool = False
     is_live: bool = False
     has_rivals: bool = False
     rendered: tuple[bytes, bytes] | None = None
@@ -127,15 +141,15 @@ def make_stored(
     serial: int,
 ) -> StoredResponse:
     """Return a stored response that no store holds yet; fields that must not be stored are left out."""
-    kept = tuple(field for field in fields if field[0] not in _NOT_KEPT)
-    last_modified = first_value(fields, b"last-modified") or b""
+    kept = [field for field in fields if field[0] not in _NOT_KEPT and field[0] not in directives.withheld]
+    last_modified = first_value(kept, b"last-modified") or b""
     stored = StoredResponse(
         key=key,
         names=names,
         values=values,
         status=status,
         reason=reason,
-        fields=kept,
+        fields=tuple(kept),
         body=body,
         date_s=date_s,
         response_time_s=response_time_s,
@@ -143,21 +157,40 @@ def make_stored(
         lifetime_s=freshness.lifetime_s,
         must_validate=directives.no_cache,
         forbids_stale=directives.forbids_stale,
-        etag=first_value(fields, b"etag") or b"",
+        while_revalidate_s=directives.stale_while_revalidate_s,
+        if_error_s=directives.stale_if_error_s,
+        complete_bytes=len(body),
+        etag=first_value(kept, b"etag") or b"",
         last_modified=last_modified if parse_http_date(last_modified, response_time_s) is not None else b"",
         size_bytes=0,
         serial=serial,
     )
-    stored.size_bytes = _count_bytes(stored)
+    _settle(stored)
     return stored
 
 
-def complete_stored(stored: StoredResponse, body: bytes) -> None:
-    """Give a stored response that is not live yet its body, and the Content-Length that tells of it."""
+def complete_stored(
+    stored: StoredResponse, body: bytes, spans: tuple[ByteRange, ...] = (), complete_bytes: int | None = None
+) -> None:
+    """Give a stored response that is not live yet its body, and the Content-Length that tells of it.
+
+    Args:
+        stored: without body so far.
+        body: the whole content, or that of the spans.
+        spans: of a part.
+        complete_bytes: length of the whole that a part belongs to.
+    """
     stored.body = body
+    stored.spans = spans
+    stored.complete_bytes = len(body) if complete_bytes is None else complete_bytes
     if stored.status != 204:  # RFC 9110, 8.6: MUST NOT send Content-Length in a 204
         others = [field for field in stored.fields if field[0] != b"content-length"]
-        stored.fields = (*others, (b"content-length", b"%d" % len(body)))
+        stored.fields = (*others, (b"content-length", b"%d" % stored.complete_bytes))
+    _settle(stored)
+
+
+def _settle(stored: StoredResponse) -> None:
+    stored.is_plain = not (stored.must_validate or stored.spans or stored.status == 204)
     stored.size_bytes = _count_bytes(stored)
 
 
@@ -176,7 +209,9 @@ def with_date(fields: Fields, date_s: int | None, response_time_s: float) -> Fie
 def _count_bytes(stored: StoredResponse) -> int:
     strings = [stored.body, stored.reason, stored.etag, stored.last_modified, *stored.key[1:], *stored.names]
     strings += [value for value in stored.values if value is not None]
-    total = ENTRY_OVERHEAD_BYTES + sum(map(len, strings)) + _BYTES_OVERHEAD * len(strings)
+    total = (
+        ENTRY_OVERHEAD_BYTES + _SPAN_BYTES * len(stored.spans) + sum(map(len, strings)) + _BYTES_OVERHEAD * len(strings)
+    )
     if resource_of(stored.key) != stored.key:
         total += _EXTENDED_KEY_OVERHEAD
     for name, value in stored.fields:

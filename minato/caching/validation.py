@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from minato.caching.dates import parse_http_date
+from minato.caching.ranges import ByteRange
 from minato.caching.stored import StoredResponse
 from minato.protocol.message import Fields, field_values, first_value
 
@@ -14,10 +15,17 @@ _ENTITY_TAG_LIST = re.compile(rb"[ \t,]*(?:" + _ENTITY_TAG.pattern + rb"[ \t]*(?
 _CONDITIONS = frozenset(
     {b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since", b"if-range", b"range"}
 )
-# RFC 9111, 3.2 excepts Content-Length, and what the stored bytes depend on: a 304 is no reason to relabel them. A
-# cookie that comes with a 304 is for this client alone.
+# RFC 9111, 3.2 excepts Content-Length, and what the stored bytes depend on: no 304 is a reason to relabel them.
 _NOT_UPDATED = frozenset(
-    {b"content-length", b"content-encoding", b"content-range", b"transfer-encoding", b"set-cookie", b"set-cookie2"}
+    {
+        b"content-length",
+        b"content-encoding",
+        b"content-range",
+        b"content-md5",
+        b"content-digest",
+        b"digest",
+        b"transfer-encoding",
+    }
 )
 
 
@@ -44,9 +52,30 @@ def is_range_applicable(fields: Fields, stored: StoredResponse) -> bool:
     if condition is None:
         return True
     if condition.startswith((b'"', b"W/")):
-        return condition == stored.etag and not condition.startswith(b"W/")
-    # A Last-Modified is strong when it is clearly older than the response that brought it (RFC 9110, 8.8.2.2).
-    return condition == stored.last_modified and stored.date_s - _modified_s(stored) >= 60
+        return condition == stored.etag and is_strong_etag(condition)
+    return condition == stored.last_modified and _is_strong_date(stored)
+
+
+def is_strong_etag(etag: bytes) -> bool:
+    """Tell whether an ETag is a strong validator (RFC 9110, 8.8.3)."""
+    return etag.startswith(b'"')
+
+
+def strong_validator(stored: StoredResponse) -> bytes:
+    """Return the strong validator of a stored response, as If-Range has it; empty where there is none."""
+    if stored.etag:
+        return stored.etag if is_strong_etag(stored.etag) else b""
+    return stored.last_modified if stored.last_modified and _is_strong_date(stored) else b""
+
+
+def make_completing_fields(fields: Fields, stored: StoredResponse, missing: ByteRange) -> Fields:
+    """Return the fields of a request that makes a stored part whole (RFC 9111, 3.3), or gets the whole anew.
+
+    RFC 9110, 13.1.5: with If-Range the range is sent only if the representation is still the same.
+    """
+    last = b"" if missing.last == stored.complete_bytes - 1 else b"%d" % missing.last
+    kept = [field for field in fields if field[0] not in _CONDITIONS]
+    return [*kept, (b"range", b"bytes=%d-%b" % (missing.first, last)), (b"if-range", strong_validator(stored))]
 
 
 def make_validation_fields(fields: Fields, stored: StoredResponse) -> Fields:
@@ -95,6 +124,11 @@ def _matches_any(tags: bytes, etag: bytes) -> bool:
 
 def _opaque(etag: bytes) -> bytes:
     return etag.removeprefix(b"W/")
+
+
+def _is_strong_date(stored: StoredResponse) -> bool:
+    # A Last-Modified is strong when it is clearly older than the response that brought it (RFC 9110, 8.8.2.2).
+    return stored.date_s - _modified_s(stored) >= 60
 
 
 def _modified_s(stored: StoredResponse) -> int:

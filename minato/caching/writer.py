@@ -5,7 +5,9 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 
+from minato.caching.partial import Part, combine
 from minato.caching.policy import NotStored
+from minato.caching.ranges import find_gaps
 from minato.caching.store import Store
 from minato.caching.stored import StoredResponse, complete_stored
 from minato.protocol.message import Fields
@@ -28,6 +30,8 @@ class StoreWriter:
         length_bytes: int | None,
         max_body_bytes: int,
         on_closed: Callable[[StoreWriter], None],
+        part: Part | None = None,
+        base: StoredResponse | None = None,
     ) -> None:
         """Begin with a head for whose ``size_bytes`` room has been reserved.
 
@@ -38,6 +42,8 @@ class StoreWriter:
             length_bytes: what the response declares, or None.
             max_body_bytes: a longer body is not stored.
             on_closed: called once, when it is committed, aborted or gives up.
+            part: of a 206, where its content belongs.
+            base: what the part is combined with, if that is still stored then.
         """
         self._store = store
         self._stored = stored
@@ -45,6 +51,8 @@ class StoreWriter:
         self._length_bytes = length_bytes
         self._max_body_bytes = max_body_bytes
         self._on_closed = on_closed
+        self._part = part
+        self._base = base
         self._body = bytearray()
         self._reserved_bytes = stored.size_bytes
         self._state = _State.OPEN
@@ -69,6 +77,14 @@ class StoreWriter:
     def refusal(self) -> NotStored:
         """Why it gave up, once it did."""
         return self._refusal
+
+    @property
+    def completes(self) -> bool:
+        """Whether this is the last that is missing of a stored response."""
+        part, base = self._part, self._base
+        if part is None or base is None:
+            return False
+        return all(part.span.holds(gap) for gap in find_gaps(base.spans, part.complete_bytes))
 
     def write(self, data: bytes) -> bool:
         """Take a piece of the body, content without chunk framing.
@@ -103,7 +119,7 @@ class StoreWriter:
         if self._length_bytes is not None and len(self._body) != self._length_bytes:
             self._give_up(NotStored.INCOMPLETE)  # RFC 9111, 3.3: incomplete, and no 206 is made of it
             return self._refusal
-        complete_stored(stored, bytes(self._body))
+        self._complete(stored)
         self._close()
         if not stored.has_validator and not stored.is_fresh(now_s):
             self._refusal = NotStored.NO_LIFETIME
@@ -113,6 +129,17 @@ class StoreWriter:
             return stored
         self._refusal = refusal
         return refusal
+
+    def _complete(self, stored: StoredResponse) -> None:
+        part, base, body = self._part, self._base, bytes(self._body)
+        if part is None:
+            complete_stored(stored, body)
+        elif base is not None and base.is_live:
+            spans, body = combine(base, part.span, body, part.complete_bytes)
+            complete_stored(stored, body, spans, part.complete_bytes)
+        else:
+            spans = () if part.span.size == part.complete_bytes else (part.span,)
+            complete_stored(stored, body, spans, part.complete_bytes)
 
     def abort(self, reason: NotStored = NotStored.ABORTED) -> None:
         """Keep nothing, since the response was cut short or the resource has changed; may be called at any time."""

@@ -6,23 +6,30 @@ from dataclasses import replace
 from typing import Final
 
 from minato.caching.answer import CachedAnswer
-from minato.caching.cache import Cache, Outcome
+from minato.caching.cache import Cache
 from minato.caching.directives import NO_REQUEST_DIRECTIVES
 from minato.caching.flights import Flight, Leader, Verdict, may_collapse, may_lead
-from minato.caching.policy import NotStored, decide_reuse
+from minato.caching.freshening import fields_for_client_alone
+from minato.caching.lookup import Outcome
+from minato.caching.policy import FAILURE_STATUSES, NotStored, decide_reuse
+from minato.caching.ranges import ByteRange
 from minato.caching.request import CacheRequest, read_traits
-from minato.caching.status import ONLY_IF_CACHED, LookupReason, render_forwarded
+from minato.caching.status import HIT, ONLY_IF_CACHED, LookupReason, render_forwarded, render_stale_hit
 from minato.caching.stored import StoredResponse
 from minato.caching.writer import StoreWriter
-from minato.errors import ExchangeError, Source
+from minato.errors import ExchangeError, Source, UpstreamError
 from minato.protocol.fields import Fields, make_block
 from minato.protocol.message import ResponseHead
 
+_PARTIAL_CONTENT: Final = 206
+_RANGE_NOT_SATISFIABLE: Final = 416
 _NOT_MODIFIED: Final = 304
 _GATEWAY_TIMEOUT: Final = 504
 _FIRST_SERVER_ERROR: Final = 500
 _COLLAPSIBLE: Final = (Outcome.MISS, Outcome.STALE)
 _CACHEABLE_METHODS: Final = frozenset([b"GET", b"HEAD"])
+_DISCONNECTED: Final = b"disconnected"
+_STALE_IF_ERROR: Final = b"stale-if-error"
 
 
 class CacheSession:
@@ -33,11 +40,14 @@ class CacheSession:
         reason: how the lookup came out, for the log and Cache-Status.
         flight: what it leads: others may wait for the response; None where nobody may.
         is_collapsed: whether it is answered by the response to another request, which it waited for.
+        needs_validation: whether the answer is stale, and to be validated in the background.
     """
 
     __slots__ = (
         "_awaited",
         "_cache",
+        "_fallback",
+        "_missing",
         "_outcome",
         "_request",
         "_request_time_s",
@@ -46,6 +56,7 @@ class CacheSession:
         "flight",
         "hit",
         "is_collapsed",
+        "needs_validation",
         "reason",
     )
 
@@ -53,7 +64,9 @@ class CacheSession:
         self._cache = cache
         self._request = request
         self._request_time_s = 0.0
-        self._stored: StoredResponse | None = None  # to be validated
+        self._stored: StoredResponse | None = None  # to be validated, or made whole
+        self._missing: ByteRange | None = None  # of the stored part
+        self._fallback: StoredResponse | None = None  # answers where the upstream fails, if it may
         self._writer: StoreWriter | None = None
         self._outcome = Outcome.BYPASS
         self.is_collapsed = False
@@ -61,6 +74,7 @@ class CacheSession:
         self.hit: StoredResponse | None = None
         self.reason = LookupReason.BYPASS
         self.flight: Flight | None = None
+        self.needs_validation = False
 
     @property
     def label(self) -> str:
@@ -83,15 +97,37 @@ class CacheSession:
         if found.outcome is Outcome.GATEWAY_TIMEOUT:
             fields = ((b"cache-status", ONLY_IF_CACHED),)
             raise ExchangeError(_GATEWAY_TIMEOUT, "nothing usable is stored", source=Source.DOWNSTREAM, fields=fields)
+        self._fallback = found.fallback
         if found.outcome is Outcome.HIT and found.stored is not None:
-            if self._awaited is not None:
-                self.reason = self._awaited
-                status = self._render_collapsed()
-                return self._cache.answer(self._request, found.stored, now_s, status)
-            self.hit = found.stored
-            return self._cache.answer(self._request, found.stored, now_s)
+            return self._answer_hit(found.stored, now_s, is_overdue=found.needs_background_validation)
         self._stored = found.stored
+        self._missing = found.missing
         return None
+
+    def _answer_hit(self, stored: StoredResponse, now_s: float, *, is_overdue: bool) -> CachedAnswer:
+        self.needs_validation = is_overdue
+        if self._awaited is not None:
+            self.reason = self._awaited
+            status = self._render_collapsed()
+        elif is_overdue:
+            self._stored = stored
+            status = render_stale_hit(stored.lifetime_s - stored.age_s(now_s))
+        else:
+            self.hit = stored
+            status = HIT
+        return self._cache.answer(self._request, stored, now_s, status)
+
+    def is_validation_due(self, now_s: float) -> bool:
+        """Tell whether the stale response that answered is to be validated: nobody does so, or has done."""
+        is_due = self.needs_validation and self._stored is not None and self._stored.is_live
+        return is_due and self._cache.flights.find(self._request, now_s) is None
+
+    def begin_validation(self, leader: Leader) -> CacheSession:
+        """Return the session of the exchange ``leader``, which validates the stale response that answered."""
+        session = CacheSession(self._cache, replace(self._request, method=b"GET"))
+        session.reason, session._outcome, session._stored = LookupReason.STALE, Outcome.STALE, self._stored
+        session.flight = self._cache.flights.lead(session._request, leader)
+        return session
 
     # -- flights
 
@@ -134,6 +170,8 @@ class CacheSession:
     def fields_to_forward(self, now_s: float) -> Fields | None:
         """Return the end-to-end fields to send upstream where they are not the request's own: those of a validation."""
         self._request_time_s = now_s
+        if self._stored is not None and self._missing is not None:
+            return self._cache.completing_fields(self._request, self._stored, self._missing)
         if self._stored is not None:
             return self._cache.validation_fields(self._request, self._stored)
         fields = self._cache.forward_fields(self._request)
@@ -149,38 +187,120 @@ class CacheSession:
             return None
         return request.target
 
-    def is_validated_by(self, head: ResponseHead) -> bool:
-        """Tell whether a final response says that the stored one is still good."""
-        return self._stored is not None and head.status == _NOT_MODIFIED
+    # -- responses that are not relayed: what is stored answers instead
 
-    def freshen(self, head: ResponseHead, now_s: float) -> CachedAnswer:
-        """Update the stored response by a 304 and answer from it."""
-        assert self._stored is not None
+    def answer_head(self, head: ResponseHead, now_s: float) -> CachedAnswer | None:
+        """Return the answer from the store that a final response calls for: a 304, or a failure. None: relay it."""
+        if self._stored is not None and self._missing is None and head.status == _NOT_MODIFIED:
+            return self._freshen(self._stored, head, now_s)
+        if head.status in FAILURE_STATUSES:
+            return self.answer_failure(now_s, head.status)
+        return None
+
+    def answer_failure(self, now_s: float, status: int | None = None) -> CachedAnswer | None:
+        """Return the stale answer that may be given where the upstream failed, None where none may be.
+
+        Args:
+            now_s: wall clock.
+            status: what the upstream answered, None where it did not answer.
+        """
+        fallback = self._fallback
+        if fallback is None or not self._cache.may_answer_failure(self._request, fallback, now_s, status):
+            return None
+        if self.flight is not None:
+            self.flight.fall_back(status)
+        detail = _DISCONNECTED if status is None else _STALE_IF_ERROR
+        ttl_s = fallback.lifetime_s - fallback.age_s(now_s)
+        member = render_forwarded(self.reason, upstream_status=status, ttl_s=ttl_s, detail=detail)
+        return self._cache.answer(self._request, fallback, now_s, member)
+
+    @property
+    def error_status(self) -> int | None:
+        """The status of an answer of our own where the upstream failed, if it is not that of the failure.
+
+        RFC 9111, 5.2.2.2: a disconnected cache that must not reuse a stale response SHOULD say 504.
+        """
+        fallback = self._fallback
+        return _GATEWAY_TIMEOUT if fallback is not None and fallback.forbids_stale else None
+
+    def _freshen(self, stored: StoredResponse, head: ResponseHead, now_s: float) -> CachedAnswer:
         head = replace(head, block=make_block(head.block.end_to_end))
         fresh = self._cache.freshen(
-            self._request, self._stored, head, request_time_s=self._request_time_s, response_time_s=now_s
+            self._request, stored, head, request_time_s=self._request_time_s, response_time_s=now_s
         )
         self._land_validated(fresh, now_s)
         status = render_forwarded(self.reason, upstream_status=_NOT_MODIFIED, stored=fresh.is_live)
-        return self._cache.answer(self._request, fresh, now_s, status)
+        answer = self._cache.answer(self._request, fresh, now_s, status)
+        answer.fields += fields_for_client_alone(fresh, head.fields)
+        return answer
+
+    def begin_completion(self, head: ResponseHead, now_s: float) -> bool:
+        """Begin to make a stored part whole, where a final response brings what is missing; it is not relayed.
+
+        Raises:
+            UpstreamError: it brings something else, which nobody asked for; the part is forgotten.
+        """
+        if self._missing is None or head.status not in (_PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE):
+            return False
+        stored, self._stored, self._missing = self._stored, None, None
+        assert stored is not None
+        self._begin_store(head, now_s, completes=stored)
+        writer = self._writer
+        if writer is None or not writer.completes:
+            self.abort()
+            self._cache.forget(stored)
+            raise UpstreamError(502, "the upstream failed", detail="a range that was not asked for")
+        return True
+
+    def answer_completed(self, now_s: float) -> CachedAnswer | None:
+        """Store what makes the part whole, now that it ended, and return the answer; None where that failed."""
+        writer, self._writer = self._writer, None
+        whole = writer.commit(now_s) if writer is not None else NotStored.ABORTED
+        if isinstance(whole, NotStored):
+            return None
+        member = render_forwarded(self.reason, upstream_status=_PARTIAL_CONTENT, stored=True)
+        return self._cache.answer(self._request, whole, now_s, member)
+
+    # -- responses that are relayed
 
     def begin(self, head: ResponseHead, now_s: float) -> Fields:
         """Begin to store a final response that is to be relayed, if it may be; return the fields to add to it."""
         request = self._request
-        self._cache.invalidate(request, head.status)
-        if request.method not in _CACHEABLE_METHODS:
+        end_to_end = head.block.end_to_end
+        self._cache.invalidate(request, head.status, end_to_end)
+        refusal = self._begin_store(head, now_s)
+        if request.method == b"HEAD":
+            self._cache.freshen_by_head(
+                request,
+                replace(head, block=make_block(end_to_end)),
+                request_time_s=self._request_time_s,
+                response_time_s=now_s,
+            )
+        if request.method not in _CACHEABLE_METHODS and self._writer is None:
             return []
+        why_not = b"" if refusal is None or refusal is NotStored.METHOD else refusal.value.encode()
+        return [(b"cache-status", render_forwarded(self.reason, stored=refusal is None, detail=why_not))]
+
+    def _begin_store(
+        self, head: ResponseHead, now_s: float, completes: StoredResponse | None = None
+    ) -> NotStored | None:
         head = replace(head, block=make_block(head.block.end_to_end))
-        begun = self._cache.begin_store(request, head, request_time_s=self._request_time_s, response_time_s=now_s)
+        begun = self._cache.begin_store(
+            self._request,
+            head,
+            request_time_s=self._request_time_s,
+            response_time_s=now_s,
+            completes=completes,
+        )
         if isinstance(begun, NotStored):
             if self.flight is not None:
                 self.flight.refuse(begun, now_s, is_lasting=head.status < _FIRST_SERVER_ERROR)
-        else:
-            self._writer = begun
-            self._note_shareable(begun.stored, now_s)
-            if self.flight is not None:
-                self.flight.begin(begun)
-        return [(b"cache-status", render_forwarded(self.reason, stored=self._writer is not None))]
+            return begun
+        self._writer = begun
+        self._note_shareable(begun.stored, now_s)
+        if self.flight is not None:
+            self.flight.begin(begun)
+        return None
 
     def write(self, data: bytes, now_s: float) -> None:
         """Take a piece of the body."""

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from email.utils import formatdate
 from ipaddress import ip_address
-from typing import Final
+from typing import Final, Protocol
 
 from minato.caching.cache import Cache
 from minato.caching.rules import CacheRules
@@ -32,6 +32,12 @@ _TRUSTED_IDLE_S: Final = 0.2
 _SERVICE_UNAVAILABLE: Final = 503
 
 
+class Unattended(Protocol):
+    """An exchange without a client; ``on_client_left`` ends it."""
+
+    def on_client_left(self) -> None: ...
+
+
 class WorkerContext:
     """One per worker and generation.
 
@@ -50,6 +56,7 @@ class WorkerContext:
         hot: answers that may go out again as they are.
         pool: idle upstream connections.
         pipes: for bodies that are spliced.
+        unattended: exchanges that no client waits for: they fetch for the cache.
         access_log: None when it is off.
         draining: whether every response is to close its connection.
         date: the HTTP-date of this second.
@@ -84,6 +91,7 @@ class WorkerContext:
         self.touch: Callable[[StoredResponse], None] = self.cache.touch if self.cache is not None else _touch_nothing
         self.pool: IdlePool[UpstreamConnection] = IdlePool(MAX_IDLE_PER_UPSTREAM)
         self.pipes = PipePool()
+        self.unattended: set[Unattended] = set()
         self.access_log = access_log
         self.codecs = Codecs(config)
         self.draining = False
@@ -189,6 +197,11 @@ class WorkerContext:
         """Count a refused connection against an upstream, and wake the master's health thread to read the count."""
         self.row.count_refused(upstream.index)
         self._wake_health()
+
+    def give_up_unattended(self) -> None:
+        """End what no client waits for."""
+        for exchange in list(self.unattended):
+            exchange.on_client_left()
 
     def close_idle(self) -> None:
         """Close every pooled connection."""

@@ -10,6 +10,7 @@ is in net.uplink.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 from minato.caching.answer import CachedAnswer
@@ -58,7 +59,6 @@ class Exchange(Sharing):
     """
 
     # Defaults of the class, as in `Uplink`.
-    _freshened: CachedAnswer | None = None
     _persistence = Persistence.KEEP
     _must_close = False
 
@@ -110,14 +110,14 @@ class Exchange(Sharing):
                 self.on_upstream_failed(UpstreamError(502, "the upstream failed", detail="a 101 without Upgrade"))
         elif head.status < _FIRST_FINAL:
             self._relay_interim(head)
-        elif self._cache is not None and self._cache.is_validated_by(head):
-            self._freshened = self._cache.freshen(head, self._context.loop.wall_s)
-        else:
+        elif self._cache is None or not self._answer_instead(self._cache, head):
             self._relay_head(head)
 
     def on_response_body(self, data: bytes) -> None:
         if self._cache is not None:
             self._cache.write(data, self._context.loop.wall_s)
+            if self._withheld:
+                return
         self._body_bytes_down += len(data)
         client = self._client
         client.write(data if self._framing_down is not _CHUNKED else render.encode_piece(_CHUNKED, data))
@@ -128,7 +128,8 @@ class Exchange(Sharing):
         """Return the way for the rest of a body with Content-Length, None where its pieces are to be handed in."""
         is_storing = self._cache is not None and self._cache.is_storing
         sink = self._client.sink
-        if is_storing or self._framing_down is not Framing.LENGTH or sink is None or not source.can_splice:
+        is_relayed = self._framing_down is Framing.LENGTH and not (is_storing or self._withheld)
+        if not is_relayed or sink is None or not source.can_splice:
             return None
         return Splice(self._context.pipes, source, sink)
 
@@ -137,8 +138,8 @@ class Exchange(Sharing):
 
     def on_response_end(self) -> None:
         self._release_upstream()
-        if self._freshened is not None:
-            self._send_answer(self._freshened)
+        if self._withheld:
+            self._end_withheld()
             return
         if self._cache is not None:
             self._cache.commit(self._context.loop.wall_s)
@@ -217,6 +218,8 @@ class Exchange(Sharing):
         if answer is not None:
             row.add(Counter.CACHE_COLLAPSED if cache.is_collapsed else Counter.CACHE_HITS)
             self._send_answer(answer)
+            if cache.needs_validation and cache.is_validation_due(now_s):
+                self._validate_in_background(cache)
             return True
         flight = cache.join(self, now_s) if may_wait else None
         if flight is not None:
@@ -224,6 +227,30 @@ class Exchange(Sharing):
             return True
         row.add(Counter.CACHE_MISSES)
         return False
+
+    def _validate_in_background(self, cache: CacheSession) -> None:
+        """A stale response answered: have it validated by an exchange that no client waits for (RFC 5861, 3)."""
+        context, client = self._context, self._client
+        head = self.head if self.head.method == b"GET" else replace(self.head, method=b"GET", memo=None)
+        exchange = Exchange(context, Nobody(client.address, client.routes), head, True)
+        exchange._service, exchange._cache = self._service, cache.begin_validation(exchange)
+        context.unattended.add(exchange)
+        context.row.add(Counter.CACHE_VALIDATIONS)
+        context.loop.call_soon(exchange.validate)
+
+    def validate(self) -> None:
+        """Begin an exchange that was made to validate a stored response."""
+        assert self._service is not None
+        if self.phase is not _ROUTING:  # it was given up before it began
+            return
+        try:
+            self._attempt(self._service)
+        except ExchangeError as error:
+            self._fail(error)
+
+    def on_crash(self) -> None:
+        """The loop caught an error that nobody expected in ``validate``."""
+        self.on_upstream_crash()
 
     def _send_answer(self, answer: CachedAnswer) -> None:
         """Answer from the store."""
@@ -241,6 +268,28 @@ class Exchange(Sharing):
             keep_hot(self._context, self._client, self.head, self._cache.hit, head, body)
         self._end("")
         self._client.finish_exchange(self._persistence)
+
+    def _answer_instead(self, cache: CacheSession, head: ResponseHead) -> bool:
+        """Tell whether the cache answers instead of a final response, once that has ended."""
+        now_s = self._context.loop.wall_s
+        try:
+            self._freshened = cache.answer_head(head, now_s)
+            self._withheld = self._freshened is not None or cache.begin_completion(head, now_s)
+        except UpstreamError as error:
+            self.on_upstream_failed(error)
+            return True
+        return self._withheld
+
+    def _end_withheld(self) -> None:
+        """A response that is not relayed has ended: answer from the cache."""
+        cache, answer = self._cache, self._freshened
+        assert cache is not None
+        if answer is None:
+            answer = cache.answer_completed(self._context.loop.wall_s)
+        if answer is None:
+            self._fail(UpstreamError(502, "the upstream failed", detail="what completes a stored part was not kept"))
+            return
+        self._send_answer(answer)
 
     # -- forwarding
 
@@ -307,12 +356,19 @@ class Exchange(Sharing):
             # Only a length or a last chunk shows where a body ends; without either, a FIN would look like the end.
             self._client.abort_exchange(reset=self._framing_down is Framing.CLOSE)
             return
+        status = error.status
+        if self._cache is not None and error.source is Source.UPSTREAM:
+            answer = self._cache.answer_failure(self._context.loop.wall_s)
+            if answer is not None:
+                self._send_answer(answer)
+                return
+            status = self._cache.error_status or status
         body = error.public.encode("ascii") + b"\n"
         fields: Fields = [(b"content-type", b"text/plain"), (b"date", self._context.date), *error.fields]
         self._must_close = error.source is Source.DOWNSTREAM and error.status == 400
         self.request_complete = self._client.discard_request()
         lines = render.render_lines(fields)
-        self._send_head(error.status, render.reason_phrase(error.status), lines, Framing.LENGTH, len(body))
+        self._send_head(status, render.reason_phrase(status), lines, Framing.LENGTH, len(body))
         if self.head.method != b"HEAD":
             self._client.write(body)
             self._body_bytes_down = len(body)
@@ -327,7 +383,9 @@ class Exchange(Sharing):
         if self._follower is not None:
             self._follower.leave()
         self._context.row.request_over(self._status, self._body_bytes_up, self._body_bytes_down)
-        if self._context.access_log is not None and not isinstance(self._client, Nobody):
+        if isinstance(self._client, Nobody):
+            self._context.unattended.discard(self)
+        elif self._context.access_log is not None:
             self._log(failure)
 
     def _log(self, failure: str) -> None:

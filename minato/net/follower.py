@@ -105,6 +105,10 @@ class Follower:
             for piece in flight.share(self):
                 exchange.relay_shared(piece)
             return
+        if verdict is Verdict.FALL_BACK:
+            self.leave()
+            exchange.fall_back(flight.failure_status)
+            return
         if flight.has_failed:
             self.failed_leaders += 1
         self.leave()

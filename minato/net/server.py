@@ -143,6 +143,7 @@ class Server:
         self._on_drained = None
         self._close_clients()
         self._context.draining = True
+        self._context.give_up_unattended()
         self._context.close_idle()
         self._context.pipes.close()
 
@@ -234,6 +235,7 @@ class Server:
         if not self._clients and self._on_drained is not None:
             on_drained, self._on_drained = self._on_drained, None
             self._deadline.cancel()
+            self._context.give_up_unattended()
             self._context.close_idle()
             on_drained()
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from minato.caching.answer import CachedAnswer
 from minato.caching.flights import Flight, Verdict
 from minato.caching.stored import StoredResponse
 from minato.decide.exchange import Phase
@@ -35,6 +36,12 @@ class Sharing(Uplink):
         raise NotImplementedError
 
     def _send_head(self, status: int, reason: bytes, lines: bytes, framing: Framing, length_bytes: int) -> bytes:
+        raise NotImplementedError
+
+    def _send_answer(self, answer: CachedAnswer) -> None:
+        raise NotImplementedError
+
+    def on_client_left(self) -> None:
         raise NotImplementedError
 
     def on_response_end(self) -> None:
@@ -66,6 +73,15 @@ class Sharing(Uplink):
                 self._attempt(service)
         except ExchangeError as error:
             self._fail(error)
+
+    def fall_back(self, status: int | None) -> None:
+        """The upstream failed the leader: answer with what is stored, where this request may have it stale, too."""
+        assert self._cache is not None
+        answer = self._cache.answer_failure(self._context.loop.wall_s, status)
+        if answer is None:
+            self.go_on(may_wait=False)
+        else:
+            self._send_answer(answer)
 
     def begin_shared(self, stored: StoredResponse, length_bytes: int | None) -> None:
         """Answer with a response whose body arrives in `relay_shared`."""
@@ -127,5 +143,6 @@ class Sharing(Uplink):
         if self._cache is None or not self._cache.is_awaited or isinstance(self._client, Nobody):
             return False
         self._client = Nobody(self._client.address, self._client.routes)
+        self._context.unattended.add(self)
         self.on_pace_changed()
         return True

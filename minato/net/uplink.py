@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING, Final
 
+from minato.caching.answer import CachedAnswer
 from minato.decide.exchange import (
     IDEMPOTENT_METHODS,
     FailedAttempt,
@@ -57,6 +58,8 @@ class Uplink(UpstreamOwner):
     response_begun = False
     takes_whole = False
     _cache: CacheSession | None = None
+    _freshened: CachedAnswer | None = None
+    _withheld = False  # the response is not relayed: the cache answers once it has ended
     _tunnel: Tunnel | None = None
     _tried: tuple[int, ...] = ()  # positions in the service
     _retries = 0  # so far
@@ -213,6 +216,7 @@ class Uplink(UpstreamOwner):
         """Give up the attempt: its connection is in the middle of a message and cannot be used again."""
         if self._cache is not None:
             self._cache.abort()
+            self._withheld, self._freshened = False, None
         connection = self._connection
         if connection is not None:
             connection.close()

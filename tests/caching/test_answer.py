@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minato.caching import CachedAnswer, LookupReason, render_forwarded
-from minato.caching.ranges import ByteRange, parse_single_range
+from minato.caching.ranges import parse_ranges
 from minato.protocol.message import Framing, field_values, first_value
 from tests.caching.helpers import DATE, NOW_S, date_after, fields_of, make_cache, make_head, make_request, must_store
 
@@ -91,7 +91,12 @@ def test_a_missing_or_invalid_date_becomes_the_time_of_arrival() -> None:
         ("bytes=-0", 416, b"", b"bytes */10"),
         ("bytes=3-2", 200, BODY, None),
         ("bytes=-", 200, BODY, None),
-        ("bytes=0-1,3-4", 200, BODY, None),
+        ("bytes=0-1, 1-4", 206, b"01234", b"bytes 0-4/10"),
+        ("bytes=10-, ,2-3", 206, b"23", b"bytes 2-3/10"),
+        ("bytes=10-11,12-", 416, b"", b"bytes */10"),
+        ("bytes=0-1,3-2", 200, BODY, None),
+        ("bytes=," + ",".join(["0-0"] * 17), 200, BODY, None),
+        ("bytes=", 200, BODY, None),
         ("bytes=+1-2", 200, BODY, None),
         ("lines=0-1", 200, BODY, None),
         ("bytes=0-" + "9" * 5000, 200, BODY, None),
@@ -101,6 +106,38 @@ def test_a_single_range(value: str, status: int, body: bytes, content_range: byt
     answer = answer_to(f"Range: {value}")
     assert (answer.status, answer.body, first_value(answer.fields, b"content-range")) == (status, body, content_range)
     assert field_values(answer.fields, b"content-length") == [b"%d" % len(body)]
+
+
+def test_several_ranges_are_a_multipart_in_the_order_asked_for() -> None:
+    answer = answer_to("Range: bytes=8-,0-1,3-3", response=("Content-Type: a/b; c=100%",))
+    assert answer.status == 206
+    content_type = first_value(answer.fields, b"content-type") or b""
+    assert field_values(answer.fields, b"content-type") == [content_type]
+    assert content_type.startswith(b"multipart/byteranges; boundary=")
+    boundary = content_type.partition(b"=")[2]
+    assert (
+        bytes(answer.body)
+        == b"".join(
+            b"--%b\r\ncontent-type: a/b; c=100%%\r\ncontent-range: bytes %b/10\r\n\r\n%b\r\n" % (boundary, at, data)
+            for at, data in ((b"8-9", b"89"), (b"0-1", b"01"), (b"3-3", b"3"))
+        )
+        + b"--%b--\r\n" % boundary
+    )
+    assert field_values(answer.fields, b"content-length") == [b"%d" % len(answer.body)]
+    assert first_value(answer.fields, b"content-range") is None
+
+
+@given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=16), st.integers(1, 50))
+def test_ranges_never_overlap_and_hold_all_that_was_asked_for(pairs: list[tuple[int, int]], length_bytes: int) -> None:
+    pairs = [(min(pair), max(pair)) for pair in pairs]
+    wanted = parse_ranges(b"bytes=" + b",".join(b"%d-%d" % pair for pair in pairs), length_bytes)
+    asked = {at for first, last in pairs for at in range(first, last + 1) if at < length_bytes}
+    if not asked:
+        assert not isinstance(wanted, list)
+        return
+    assert isinstance(wanted, list)
+    got = [at for span in wanted for at in range(span.first, span.last + 1)]
+    assert sorted(got) == sorted(asked)
 
 
 def test_a_range_is_a_view_of_the_stored_body_and_no_copy_for_every_slow_client() -> None:
@@ -141,9 +178,10 @@ def test_if_range_compares_strongly(response: str, condition: str, status: int) 
 
 @given(st.from_regex(rb"bytes=[0-9]{0,3}-[0-9]{0,3}", fullmatch=True), st.integers(0, 500))
 def test_a_range_lies_within_the_content(value: bytes, length_bytes: int) -> None:
-    wanted = parse_single_range(value, length_bytes)
-    if isinstance(wanted, ByteRange):
-        assert 0 <= wanted.first <= wanted.last < length_bytes
+    wanted = parse_ranges(value, length_bytes)
+    if isinstance(wanted, list):
+        assert wanted
+        assert all(0 <= span.first <= span.last < length_bytes for span in wanted)
 
 
 @pytest.mark.parametrize(
@@ -152,6 +190,12 @@ def test_a_range_lies_within_the_content(value: bytes, length_bytes: int) -> Non
         ({"reason": LookupReason.URI_MISS, "stored": True}, b"minato; fwd=uri-miss; stored"),
         ({"reason": LookupReason.VARY_MISS}, b"minato; fwd=vary-miss"),
         ({"reason": LookupReason.METHOD}, b"minato; fwd=method"),
+        (
+            {"reason": LookupReason.PARTIAL, "stored": True, "collapsed": True},
+            b"minato; fwd=partial; stored; collapsed",
+        ),
+        ({"reason": LookupReason.STALE, "ttl_s": -0.5, "detail": b"x"}, b"minato; fwd=stale; ttl=-1; detail=x"),
+        ({"reason": LookupReason.STALE, "ttl_s": 9.9}, b"minato; fwd=stale; ttl=9"),
         ({"reason": LookupReason.STALE, "upstream_status": 304}, b"minato; fwd=stale; fwd-status=304"),
     ],
 )

@@ -11,8 +11,8 @@ from minato.caching.directives import (
     parse_delta_seconds,
     parse_directives,
     read_request_directives,
-    read_response_directives,
 )
+from minato.caching.targeted import read_control
 from tests.caching.helpers import fields_of
 
 
@@ -81,20 +81,43 @@ def test_delta_seconds(argument: bytes | None, seconds: int | None) -> None:
 def test_of_a_response_the_strictest_max_age_counts_and_an_invalid_one_is_zero(
     lines: list[str], max_age_s: int | None
 ) -> None:
-    assert read_response_directives(fields_of(*lines)).max_age_s == max_age_s
+    assert read_control(fields_of(*lines)).max_age_s == max_age_s
 
 
 def test_a_restriction_with_an_odd_argument_is_still_one() -> None:
-    directives = read_response_directives(fields_of('Cache-Control: no-store=1, private="x-a", no-cache=x y'))
+    directives = read_control(fields_of('Cache-Control: no-store=1, private="x a", no-cache=x y'))
     assert directives.no_store
     assert directives.private
     assert directives.no_cache
 
 
+def test_no_cache_and_private_with_field_names_withhold_those_fields_alone() -> None:
+    directives = read_control(fields_of('Cache-Control: no-cache="Set-Cookie, X-A", private=x-b'))
+    assert directives.withheld == {b"set-cookie", b"x-a", b"x-b"}
+    assert not directives.no_cache
+    assert not directives.private
+    assert read_control(fields_of('Cache-Control: no-cache="x-a", no-cache')).no_cache
+
+
+@pytest.mark.parametrize("argument", ['""', '", ,"', '"a b"', '"a', "", '"x/y"'])
+def test_names_that_are_none_limit_nothing(argument: str) -> None:
+    assert read_control(fields_of(f"Cache-Control: no-cache={argument}")).no_cache
+
+
+def test_stale_extensions_are_read_and_invalid_ones_extend_nothing() -> None:
+    line = "Cache-Control: max-age=1, stale-while-revalidate=30, stale-if-error=60, stale-if-error=9"
+    directives = read_control(fields_of(line))
+    assert (directives.stale_while_revalidate_s, directives.stale_if_error_s) == (30, 9)
+    directives = read_control(fields_of("Cache-Control: stale-while-revalidate, stale-if-error=-1"))
+    assert (directives.stale_while_revalidate_s, directives.stale_if_error_s) == (0, 0)
+    assert read_request_directives(fields_of("Cache-Control: stale-if-error=5")).stale_if_error_s == 5
+    assert read_request_directives(fields_of("Cache-Control: stale-if-error")).stale_if_error_s == 0
+
+
 @pytest.mark.parametrize("word", ["must-revalidate", "proxy-revalidate", "no-cache", "s-maxage=1"])
 def test_what_forbids_stale_reuse(word: str) -> None:
-    assert read_response_directives(fields_of(f"Cache-Control: max-age=1, {word}")).forbids_stale
-    assert not read_response_directives(fields_of("Cache-Control: max-age=1")).forbids_stale
+    assert read_control(fields_of(f"Cache-Control: max-age=1, {word}")).forbids_stale
+    assert not read_control(fields_of("Cache-Control: max-age=1")).forbids_stale
 
 
 def test_of_a_request_invalid_numbers_are_the_strictest() -> None:
@@ -130,4 +153,4 @@ def test_any_line_is_read_without_raising_and_the_members_are_in_it(line: str) -
 @given(st.lists(st.sampled_from(["public", "max-age=7", 'x="a,b"', "no-store", "x=1"]), max_size=6), st.integers(0, 6))
 def test_no_store_is_seen_wherever_it_stands(members: list[str], position: int) -> None:
     members.insert(position, "no-store")
-    assert read_response_directives(fields_of("Cache-Control: " + ", ".join(members))).no_store
+    assert read_control(fields_of("Cache-Control: " + ", ".join(members))).no_store

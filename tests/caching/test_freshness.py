@@ -7,7 +7,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minato.caching.dates import format_http_date
-from minato.caching.directives import read_response_directives
 from minato.caching.freshness import (
     Freshness,
     LifetimeSource,
@@ -16,6 +15,7 @@ from minato.caching.freshness import (
     calculate_lifetime,
     read_date,
 )
+from minato.caching.targeted import read_control
 from minato.protocol.message import Fields
 from tests.caching.helpers import NOW_S, date_after, fields_of
 
@@ -28,7 +28,7 @@ A_YEAR_AGO = f"Last-Modified: {date_after(-365 * 86_400).decode()}"
 
 def lifetime(fields: Fields, *, status: int = 200, ttl_s: float = 0.0) -> Freshness:
     return calculate_lifetime(
-        status, fields, read_response_directives(fields), date_s=int(NOW_S), response_time_s=NOW_S, ttl_s=ttl_s
+        status, fields, read_control(fields), date_s=int(NOW_S), response_time_s=NOW_S, ttl_s=ttl_s
     )
 
 

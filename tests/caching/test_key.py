@@ -44,7 +44,40 @@ def test_spaces_and_case_mean_nothing_in_lists_that_have_none() -> None:
     assert values("accept-encoding", "Accept-Encoding: gzip, BR") == values(
         "accept-encoding", "Accept-Encoding: gzip ,br,"
     )
-    assert values("x-a", "X-A: a, B") != values("x-a", "X-A: a,b")
+    assert values("x-a", "X-A: a,B") != values("x-a", "X-A: a,b")
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        ("en, de", "de,EN", True),
+        ("en;q=1.0, de ; q=0.50", "de;q=0.5, en", True),
+        ("en;q=0, de;q=0.000", "de;q=0,en;q=0.0", True),
+        ("en, en", "en", True),
+        ("en, de;q=0.5", "en;q=0.5, de", False),
+        ("en;q=0.5", "en;q=0.55", False),
+        ("en;q=0", "en", False),
+        ("en;x=1", "en", False),
+        ("en;q=2", "en", False),
+        ("en", "fr", False),
+    ],
+)
+def test_preferences_are_compared_by_what_they_mean(one: str, other: str, same: bool) -> None:
+    for name in ("Accept-Language", "Accept-Encoding", "Accept-Charset"):
+        first, second = (values(name.lower(), f"{name}: {value}") for value in (one, other))
+        assert (first == second) is same
+
+
+def test_white_space_around_commas_means_nothing_but_inside_quotes_it_does() -> None:
+    assert values("x-a", "X-A: a , b") == values("x-a", "X-A: a,b") == values("x-a", "X-A: a", "X-A: b")
+    assert values("x-a", 'X-A: "a, b"') != values("x-a", 'X-A: "a,b"')
+    assert values("x-a", 'X-A: "a\\", b", c') == values("x-a", 'X-A: "a\\", b",c')
+    assert values("x-a", "X-A: a b") != values("x-a", "X-A: ab")
+
+
+@pytest.mark.parametrize("name", ["Cookie", "User-Agent"])
+def test_a_text_with_a_comma_in_it_is_no_list(name: str) -> None:
+    assert values(name.lower(), f"{name}: a, b") != values(name.lower(), f"{name}: a,b")
 
 
 def test_two_fields_do_not_run_into_each_other() -> None:

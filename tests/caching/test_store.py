@@ -222,7 +222,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 7))
     def invalidate(self, number: int) -> None:
-        self.cache.invalidate(make_request(method=b"POST", target=b"/%d" % number), 204)
+        self.cache.invalidate(make_request(method=b"POST", target=b"/%d" % number), 204, [])
 
     @rule()
     def clear(self) -> None:

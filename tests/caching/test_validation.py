@@ -157,14 +157,25 @@ def test_the_age_of_a_304_counts() -> None:
     assert not new.is_fresh(NOW_S + 105)
 
 
-def test_a_304_relabels_neither_length_nor_coding_nor_sets_cookies_for_others() -> None:
+def test_a_304_relabels_neither_length_nor_coding() -> None:
     cache = make_cache()
     new = freshen(
-        cache, stale_one(cache), "Content-Length: 0", "Content-Encoding: gzip", "Content-Range: x", "Set-Cookie: a=b"
+        cache, stale_one(cache), "Content-Length: 0", "Content-Encoding: gzip", "Content-Range: x", "Content-MD5: y"
     )
     names = [name for name, _ in new.fields]
     assert first_value(list(new.fields), b"content-length") == b"4"
-    assert not {b"content-encoding", b"content-range", b"set-cookie"} & set(names)
+    assert not {b"content-encoding", b"content-range", b"content-md5"} & set(names)
+
+
+def test_a_cookie_of_a_304_is_stored_only_where_the_origin_says_how_long_that_is_fresh() -> None:
+    cache = make_cache()
+    assert first_value(list(freshen(cache, stale_one(cache), "Set-Cookie: a=b").fields), b"set-cookie") == b"a=b"
+    cache = make_cache(ttl_s=60.0)
+    old = must_store(cache, make_request(), make_head('ETag: "1"'))
+    new = freshen(cache, old, 'ETag: "1"', "Set-Cookie: a=b")
+    assert first_value(list(new.fields), b"set-cookie") == b"a=b"  # whoever asked gets it
+    assert not new.is_live
+    assert not old.is_live
 
 
 @pytest.mark.parametrize(

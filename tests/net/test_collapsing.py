@@ -163,7 +163,7 @@ def test_who_comes_in_the_middle_gets_what_was_there_and_the_rest(gate: Gate, cr
 UNSHAREABLE = {
     "no-store": hello(b"own", b"Cache-Control: no-store"),
     "private": hello(b"own", b"Cache-Control: private"),
-    "set-cookie": hello(b"own", b"Set-Cookie: a=1", b"Cache-Control: max-age=60"),
+    "set-cookie": hello(b"own", b"Set-Cookie: a=1", b"Last-Modified: Sun, 06 Nov 1994 08:49:37 GMT"),
     "no lifetime": hello(b"own"),
     "vary-star": hello(b"own", b"Vary: *", MAX_AGE),
     "too large": b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 300000\r\n\r\n" + b"x" * 300_000,
@@ -248,6 +248,111 @@ def test_what_must_be_validated_each_time_is_not_serialised(gate: Gate, crowd: C
         connection.send(validated)
         gate.done(connection)
     assert [client.receive().body for client in again] == [b"page"] * 4
+
+
+@pytest.mark.parametrize("failure", [b"", b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"], ids=["cut", "503"])
+def test_where_the_upstream_fails_all_get_what_is_stored(
+    gate: Gate, origin: OriginMaker, proxy: ProxyMaker, failure: bytes
+) -> None:
+    here = proxy(origin(gate), cache=CACHE, retries=0)
+    clients = [here.client() for _ in range(4)]
+    clients[0].send(request_bytes())
+    stale = hello(b"stale", b"Cache-Control: max-age=0, stale-if-error=60", b'ETag: "1"', b"Connection: close")
+    gate.answer(stale, stays=False)
+    clients[0].receive()
+    for client in clients:
+        client.send(request_bytes())
+    wait_for_active(here, 4)
+    connection, _ = gate.next()
+    if failure:
+        connection.send(failure)
+    else:
+        connection.close()
+    gate.done(connection, stays=bool(failure))
+    assert [client.receive().body for client in clients] == [b"stale"] * 4
+    assert gate.is_quiet()
+    for client in clients:
+        client.close()
+
+
+OVERDUE = hello(b"old", b"Cache-Control: max-age=0, stale-while-revalidate=60", b'ETag: "1"')
+VALIDATED = b"HTTP/1.1 304 Not Modified\r\nCache-Control: max-age=60\r\n\r\n"
+
+
+def settle(here: Proxy) -> None:
+    """Wait until no exchange is under way, with or without a client."""
+    wait_for_active(here, 0)
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+def test_a_stale_answer_is_validated_once_behind_it(gate: Gate, crowd: Crowd, here: Proxy, method: bytes) -> None:
+    client = crowd(1)[0]
+    gate.answer(OVERDUE)
+    client.receive()
+    for _ in range(3):
+        client.send(request_bytes(method, fields=[(b"Range", b"bytes=0-0"), (b"If-None-Match", b'"x"')]))
+        response = client.receive(method)
+        assert response.status in (200, 206)
+        assert cache_status(response).startswith(b"minato; hit; ttl=-1; detail=stale-while-revalidate")
+    connection, request = gate.next()
+    assert request.method == b"GET"
+    assert (request.get(b"if-none-match"), request.get(b"range")) == (b'"1"', None)
+    connection.send(VALIDATED)
+    gate.done(connection)
+    settle(here)
+    client.send(request_bytes())
+    response = client.receive()
+    assert (response.body, cache_status(response)) == (b"old", b"minato; hit")
+    assert gate.is_quiet()
+    assert here.counted(Counter.CACHE_VALIDATIONS) == 1
+
+
+def test_what_changed_is_stored_anew_behind_a_stale_answer(gate: Gate, crowd: Crowd, here: Proxy) -> None:
+    client = crowd(1)[0]
+    gate.answer(OVERDUE)
+    client.receive()
+    client.send(request_bytes())
+    assert client.receive().body == b"old"
+    gate.answer(hello(b"new", MAX_AGE, b'ETag: "2"'))
+    settle(here)
+    client.send(request_bytes())
+    assert client.receive().body == b"new"
+
+
+def test_a_validation_behind_the_answer_that_fails_hurts_nobody_and_is_tried_again(
+    gate: Gate, origin: OriginMaker, proxy: ProxyMaker
+) -> None:
+    here = proxy(origin(gate), cache=CACHE, retries=0)
+    client = here.client()
+    client.send(request_bytes())
+    gate.answer(OVERDUE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1), stays=False)
+    client.receive()
+    for _ in range(2):
+        client.send(request_bytes())
+        assert client.receive().body == b"old"
+        connection, _ = gate.next()
+        connection.close()
+        gate.done(connection, stays=False)
+        settle(here)
+    client.send(request_bytes())
+    assert client.receive().body == b"old"
+    gate.answer(VALIDATED)
+    settle(here)
+    client.close()
+
+
+def test_a_worker_that_stops_gives_up_what_it_validates_behind_answers(gate: Gate, crowd: Crowd, here: Proxy) -> None:
+    client = crowd(1)[0]
+    gate.answer(OVERDUE)
+    client.receive()
+    client.send(request_bytes())
+    client.receive()
+    connection, _ = gate.next()
+    here.drain()
+    client.close()
+    assert here.drained.wait(5)
+    assert connection.wait_closed()
+    gate.done(connection, stays=False)
 
 
 def test_a_leader_that_leaves_while_others_wait_leaves_the_request_to_them(gate: Gate, crowd: Crowd) -> None:

@@ -244,12 +244,19 @@ def test_authorized_responses_are_shared_only_where_they_say_so(
     assert (outcome(fetch(proxy.port, path)) == "hit") is hit
 
 
-@pytest.mark.parametrize(("directives", "hit"), [(b"max-age=60", False), (b"max-age=60, public", True)])
-def test_responses_that_set_cookies_are_not_stored_by_default(
-    proxy: Minato, app: App, path: bytes, directives: bytes, hit: bool
+@pytest.mark.parametrize(
+    ("line", "hit"),
+    [
+        ((b"Last-Modified", b"Mon, 01 Jan 2024 00:00:00 GMT"), False),
+        ((b"Cache-Control", b"max-age=60"), True),
+        ((b"Cache-Control", b"s-maxage=60"), True),
+    ],
+    ids=["guessed", "max-age", "s-maxage"],
+)
+def test_responses_that_set_cookies_are_shared_only_where_the_origin_says_how_long(
+    proxy: Minato, app: App, path: bytes, line: tuple[bytes, bytes], hit: bool
 ) -> None:
-    path += b"/public" if hit else b"/plain"
-    app.routes[path] = response_bytes(b"x", fields=[(b"Cache-Control", directives), (b"Set-Cookie", b"session=1")])
+    app.routes[path] = response_bytes(b"x", fields=[line, (b"Set-Cookie", b"session=1")])
     assert (twice(proxy, path)[1] == "hit") is hit
 
 
@@ -555,12 +562,13 @@ def test_http_1_0_client_gets_hits_too(proxy: Minato, app: App, path: bytes) -> 
         assert outcome(response) == "hit" and response.body == b"cached" and client.is_closed()
 
 
-def test_partial_response_of_the_upstream_passes_and_is_not_stored(proxy: Minato, app: App, path: bytes) -> None:
+def test_partial_response_of_the_upstream_is_stored_as_no_more_than_it_is(proxy: Minato, app: App, path: bytes) -> None:
     fields = [*FRESH, (b"ETag", b'"r"'), (b"Content-Range", b"bytes 2-4/10")]
     app.routes[path] = response_bytes(b"234", status=b"206 Partial Content", fields=fields)
-    for _ in range(2):
+    for expected in ("stored", "hit"):
         response = fetch(proxy.port, path, fields=[(b"Range", b"bytes=2-4")])
-        assert (response.status, response.body, outcome(response)) == (206, b"234", "passed")
+        assert (response.status, response.body, outcome(response)) == (206, b"234", expected)
+        assert response.get(b"content-range") == b"bytes 2-4/10"
     app.routes[path] = response_bytes(b"0123456789", fields=FRESH)
     assert fetch(proxy.port, path).body == b"0123456789"
 
