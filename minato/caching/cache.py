@@ -240,6 +240,8 @@ class Cache:
         limit_bytes = min(config.max_body_size_bytes, config.max_memory_bytes - stored.size_bytes)
         if (length_bytes or 0) > limit_bytes:
             return NotStored.TOO_LARGE
+        if not self._store.admits(stored, stored.size_bytes + (length_bytes or 0)):
+            return NotStored.NOT_ADMITTED
         if not self._store.reserve(stored.size_bytes):
             return NotStored.NO_MEMORY
         writer = StoreWriter(
