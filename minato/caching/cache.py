@@ -11,17 +11,20 @@ from minato.caching.draft import Arrival, make_draft
 from minato.caching.flights import Flights
 from minato.caching.freshness import read_date
 from minato.caching.key import PrimaryKey, ResourceKey, resource_of
+from minato.caching.pending import PurgeLog
 from minato.caching.policy import (
     NotStored,
     Reuse,
     check_request_storable,
     decide_reuse,
 )
+from minato.caching.purge import PurgeKind, PurgeRequest
+from minato.caching.purge_search import find_purged
 from minato.caching.request import SAFE_METHODS, CacheRequest, RequestTraits, read_traits
 from minato.caching.rules import CacheRules
 from minato.caching.status import HIT, LookupReason
 from minato.caching.store import Store
-from minato.caching.stored import StoredResponse, with_date
+from minato.caching.stored import StoredResponse, as_stale, with_date
 from minato.caching.validation import is_same_representation, make_validation_fields, merge_fields
 from minato.caching.writer import StoreWriter
 from minato.config.model import CacheConfig, ServiceCacheConfig
@@ -54,12 +57,21 @@ class Lookup:
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """The cache at one moment; bytes count all memory, ``reserved_bytes`` those of responses being stored."""
+    """The cache at one moment.
+
+    Attributes:
+        stored: responses.
+        used_bytes: all memory that they take, the index and what eviction remembers included.
+        reserved_bytes: of responses being stored.
+        evictions: how many responses went for want of room since the start; replaced and purged ones do not count.
+        purged: how many responses purges have found since the start.
+    """
 
     stored: int
     used_bytes: int
     reserved_bytes: int
     evictions: int
+    purged: int = 0
 
 
 class Cache:
@@ -82,6 +94,8 @@ class Cache:
         self._store = Store(config.kind, capacity=config.capacity, max_memory_bytes=config.max_memory_bytes)
         self._writers: dict[PrimaryKey, set[StoreWriter]] = {}
         self.flights = Flights()
+        self._purges = PurgeLog()
+        self._purged = 0
 
     def __repr__(self) -> str:
         return f"<Cache {self._store!r}, {sum(map(len, self._writers.values()))} being stored>"
@@ -89,7 +103,7 @@ class Cache:
     def stats(self) -> CacheStats:
         """Return the figures of this moment."""
         store = self._store
-        return CacheStats(len(store), store.used_bytes, store.reserved_bytes, store.evictions)
+        return CacheStats(len(store), store.used_bytes, store.reserved_bytes, store.evictions, self._purged)
 
     def lookup(self, request: CacheRequest, now_s: float) -> Lookup:
         """Return what is to be done with a request, and why (RFC 9111, 4)."""
@@ -198,6 +212,8 @@ class Cache:
                 # The origin server changed its mind: what is stored of the resource is no longer for everybody.
                 self._discard_selected(request)
             return refusal
+        if self._purges.covers(request.key, fields, request_time_s=request_time_s, response_time_s=response_time_s):
+            return NotStored.INVALIDATED
         return self._open_writer(request, response, stored)
 
     def invalidate(self, request: CacheRequest, response_status: int) -> None:
@@ -208,6 +224,35 @@ class Cache:
         """
         if request.method not in SAFE_METHODS and 200 <= response_status < 400:
             self._forget(resource_of(request.key))
+
+    def purge(self, purge: PurgeRequest, now_s: float) -> int:
+        """Forget, or make stale, what a purge asks for, over all services; return how many stored responses it found.
+
+        What is being stored and what was asked for before is never stored, whether the purge is soft or not.
+
+        Args:
+            purge: what to look for.
+            now_s: wall clock.
+        """
+        found, matches = find_purged(self._store, purge, self._to_key_target)
+        for writers in list(self._writers.values()):
+            for writer in list(writers):
+                if matches(writer.stored.key, list(writer.stored.fields)):
+                    writer.abort(NotStored.INVALIDATED)
+        # By tag there is no telling yet: such a response will be refused when it comes.
+        for key in [key for key in self.flights.keys() if matches(key, [])]:  # noqa: SIM118, no dict
+            self.flights.retire_all(key)
+        self._purges.note(matches, now_s)
+        if purge.kind is PurgeKind.ALL and not purge.soft:
+            self._store.clear()
+        else:
+            for stored in found:
+                if not purge.soft:
+                    self._store.discard(stored)
+                elif stored.is_live:  # to replace another one may have needed room
+                    self._store.replace(stored, as_stale(stored, now_s))
+        self._purged += len(found)
+        return len(found)
 
     def clear(self) -> int:
         """Forget everything stored and being stored; return how many responses were stored."""
@@ -263,6 +308,9 @@ class Cache:
 
     def _rules_of(self, service: int) -> CacheRules:
         return self._rules.get(service, self._default_rules)
+
+    def _to_key_target(self, service: int, target: bytes) -> bytes:
+        return self._rules_of(service).key_target(target)
 
     def _forget(self, resource: ResourceKey) -> None:
         """Forget all that is stored of a URL, whatever else its keys hold."""

@@ -232,10 +232,16 @@ class Flight:
         """
         if is_lasting:
             self._flights.remember_refusal(self.request.key, reason, now_s)
-        self._end(FlightState.REFUSED)
+        # One from before a purge says nothing about the next, which the others may wait for together.
+        self._end(FlightState.FAILED if reason is NotStored.INVALIDATED else FlightState.REFUSED)
 
     def land(self, validated: StoredResponse | None = None) -> None:
-        """The response is complete; or the stored one was found to be good, and is ``validated``."""
+        """The response is complete; or the stored one was found to be good, and is ``validated``.
+
+        Nothing happens where the flight is over.
+        """
+        if self.state.is_over:
+            return
         self.response = validated or self.response
         sharing = list(self._sharing)
         self._end(FlightState.STORED)

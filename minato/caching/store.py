@@ -10,7 +10,6 @@ from minato.caching.key import (
     ResourceKey,
     VariantNames,
     VariantValues,
-    resource_of,
     select_variant_values,
 )
 from minato.caching.order import make_order
@@ -176,7 +175,7 @@ class Store:
         for stored in found:
             stored.is_live = False
         self._resources = {}
-        self._extended = ExtendedKeys()
+        self._extended.clear()
         self._tags = TagIndex()
         self._order = make_order(self._kind, capacity=self._capacity, max_memory_bytes=self._max_memory_bytes)
         self._linked_bytes = 0
