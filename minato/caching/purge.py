@@ -57,7 +57,7 @@ class UrlPattern:
         """Read the value of a URL or PREFIX purge; one that is no URL matches nothing.
 
         Args:
-            kind: URL or PREFIX. A prefix is compared byte by byte: ``/img`` is the beginning of ``/images``, too. One
+            kind: URL or PREFIX. A prefix is compared byte by byte: ``/img`` is the beginning of ``/img2``, too. One
                 that is no more than a host is the whole host.
             value: the URL.
             to_key_target: makes the target that a service's keys have of one that was asked for, where these differ.
