@@ -14,17 +14,20 @@ from minato.caching.key import PrimaryKey, ResourceKey, resource_of
 from minato.caching.location import find_changed_targets, names_own_target
 from minato.caching.lookup import Lookup, Outcome, look_up_stored
 from minato.caching.partial import Part, place_part
+from minato.caching.pending import PurgeLog
 from minato.caching.policy import (
     NotStored,
     check_request_storable,
     may_answer_failure,
 )
+from minato.caching.purge import PurgeKind, PurgeRequest
+from minato.caching.purge_search import find_purged
 from minato.caching.ranges import ByteRange
 from minato.caching.request import SAFE_METHODS, CacheRequest, read_traits
 from minato.caching.rules import CacheRules
 from minato.caching.status import HIT, LookupReason
 from minato.caching.store import Store
-from minato.caching.stored import StoredResponse, with_date
+from minato.caching.stored import StoredResponse, as_stale, with_date
 from minato.caching.validation import make_completing_fields, make_validation_fields, merge_fields
 from minato.caching.writer import StoreWriter
 from minato.config.model import CacheConfig, ServiceCacheConfig
@@ -36,12 +39,21 @@ _PARTIAL_CONTENT = 206
 
 @dataclass(frozen=True, slots=True)
 class CacheStats:
-    """The cache at one moment; bytes count all memory, ``reserved_bytes`` those of responses being stored."""
+    """The cache at one moment.
+
+    Attributes:
+        stored: responses.
+        used_bytes: all memory that they take, the index and what eviction remembers included.
+        reserved_bytes: of responses being stored.
+        evictions: how many responses went for want of room since the start; replaced and purged ones do not count.
+        purged: how many responses purges have found since the start.
+    """
 
     stored: int
     used_bytes: int
     reserved_bytes: int
     evictions: int
+    purged: int = 0
 
 
 class Cache:
@@ -65,6 +77,8 @@ class Cache:
         self._writers: dict[PrimaryKey, set[StoreWriter]] = {}
         self.flights = Flights()
         self._services: set[int] = set()  # that anything was stored for
+        self._purges = PurgeLog()
+        self._purged = 0
 
     def __repr__(self) -> str:
         return f"<Cache {self._store!r}, {sum(map(len, self._writers.values()))} being stored>"
@@ -72,7 +86,7 @@ class Cache:
     def stats(self) -> CacheStats:
         """Return the figures of this moment."""
         store = self._store
-        return CacheStats(len(store), store.used_bytes, store.reserved_bytes, store.evictions)
+        return CacheStats(len(store), store.used_bytes, store.reserved_bytes, store.evictions, self._purged)
 
     def lookup(self, request: CacheRequest, now_s: float) -> Lookup:
         """Return what is to be done with a request, and why (RFC 9111, 4)."""
@@ -215,6 +229,8 @@ class Cache:
                 # The origin server changed its mind: what is stored of the resource is no longer for everybody.
                 self._discard_selected(request)
             return refusal
+        if self._purges.covers(request.key, fields, request_time_s=request_time_s, response_time_s=response_time_s):
+            return NotStored.INVALIDATED
         return self._open_writer(request, response, stored, part, base)
 
     def invalidate(self, request: CacheRequest, response_status: int, response_fields: Fields) -> None:
@@ -235,6 +251,35 @@ class Cache:
     def forget(self, stored: StoredResponse) -> None:
         """Forget one stored response, since it turned out to be of no use."""
         self._store.discard(stored)
+
+    def purge(self, purge: PurgeRequest, now_s: float) -> int:
+        """Forget, or make stale, what a purge asks for, over all services; return how many stored responses it found.
+
+        What is being stored and what was asked for before is never stored, whether the purge is soft or not.
+
+        Args:
+            purge: what to look for.
+            now_s: wall clock.
+        """
+        found, matches = find_purged(self._store, purge, self._to_key_target)
+        for writers in list(self._writers.values()):
+            for writer in list(writers):
+                if matches(writer.stored.key, list(writer.stored.fields)):
+                    writer.abort(NotStored.INVALIDATED)
+        # By tag there is no telling yet: such a response will be refused when it comes.
+        for key in [key for key in self.flights.keys() if matches(key, [])]:  # noqa: SIM118, no dict
+            self.flights.retire_all(key)
+        self._purges.note(matches, now_s)
+        if purge.kind is PurgeKind.ALL and not purge.soft:
+            self._store.clear()
+        else:
+            for stored in found:
+                if not purge.soft:
+                    self._store.discard(stored)
+                elif stored.is_live:  # to replace another one may have needed room
+                    self._store.replace(stored, as_stale(stored, now_s))
+        self._purged += len(found)
+        return len(found)
 
     def clear(self) -> int:
         """Forget everything stored and being stored; return how many responses were stored."""
@@ -267,6 +312,8 @@ class Cache:
         limit_bytes = min(config.max_body_size_bytes, config.max_memory_bytes - stored.size_bytes)
         if (length_bytes or 0) > limit_bytes:
             return NotStored.TOO_LARGE
+        if not self._store.admits(stored, stored.size_bytes + (length_bytes or 0)):
+            return NotStored.NOT_ADMITTED
         if not self._store.reserve(stored.size_bytes):
             return NotStored.NO_MEMORY
         writer = StoreWriter(
@@ -291,6 +338,9 @@ class Cache:
 
     def _rules_of(self, service: int) -> CacheRules:
         return self._rules.get(service, self._default_rules)
+
+    def _to_key_target(self, service: int, target: bytes) -> bytes:
+        return self._rules_of(service).key_target(target)
 
     def _forget(self, resource: ResourceKey) -> None:
         """Forget all that is stored of a URL, whatever else its keys hold."""

@@ -108,6 +108,7 @@ class Flight:
         response: on its way into the store, stored, or validated, as far as one came.
         writer: of one on its way into the store.
         failure_status: of an upstream that failed, None where it gave no answer.
+        is_outdated: whether the resource has changed since it began.
     """
 
     def __init__(self, flights: Flights, request: CacheRequest, leader: Leader) -> None:
@@ -116,6 +117,7 @@ class Flight:
         self.response: StoredResponse | None = None
         self.writer: StoreWriter | None = None
         self.failure_status: int | None = None
+        self.is_outdated = False
         self._flights = flights
         self._leader = leader
         self._pieces: list[bytes] = []
@@ -238,10 +240,16 @@ class Flight:
         """
         if is_lasting:
             self._flights.remember_refusal(self.request.key, reason, now_s)
-        self._end(FlightState.REFUSED)
+        # One from before a purge says nothing about the next, which the others may wait for together.
+        self._end(FlightState.FAILED if reason is NotStored.INVALIDATED else FlightState.REFUSED)
 
     def land(self, validated: StoredResponse | None = None) -> None:
-        """The response is complete; or the stored one was found to be good, and is ``validated``."""
+        """The response is complete; or the stored one was found to be good, and is ``validated``.
+
+        Nothing happens where the flight is over.
+        """
+        if self.state.is_over:
+            return
         self.response = validated or self.response
         sharing = list(self._sharing)
         self._end(FlightState.STORED)
@@ -333,8 +341,9 @@ class Flights:
         return list(self._by_key)
 
     def retire_all(self, key: PrimaryKey) -> None:
-        """Nobody may join the flights of that key any more."""
-        self._by_key.pop(key, None)
+        """The resource has changed: nobody may join its flights any more, and what they bring is not stored."""
+        for flight in self._by_key.pop(key, ()):
+            flight.is_outdated = True
 
     def retire(self, flight: Flight) -> None:
         """Nobody may join it any more; who follows it already goes on to."""

@@ -62,6 +62,10 @@ class ExtendedKeys:
             if not keys:
                 del self._by_resource[resource]
 
+    def clear(self) -> None:
+        """Forget every key."""
+        self._by_resource.clear()
+
     def all_of(self, resource: ResourceKey) -> list[PrimaryKey]:
         """Return every key that may have something stored of a resource, the one without an extra part first."""
         return [resource, *self._by_resource.get(resource, ())]

@@ -40,6 +40,7 @@ class NotStored(enum.Enum):
     NO_LIFETIME = "no-lifetime"
     TOO_LARGE = "too-large"
     NO_MEMORY = "no-memory"
+    NOT_ADMITTED = "not-admitted"
     INCOMPLETE = "incomplete"
     SUPERSEDED = "superseded"
     INVALIDATED = "invalidated"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from minato.caching.dates import format_http_date, parse_http_date
 from minato.caching.directives import ResponseDirectives
@@ -11,13 +11,12 @@ from minato.caching.key import PrimaryKey, VariantNames, VariantValues, resource
 from minato.caching.ranges import ByteRange
 from minato.protocol.message import Fields, first_value
 
-# What one more stored response takes besides its strings and fields: the object, its boxed numbers, its share of the
-# index (three dicts) and of the eviction order (with LFU a bucket of its own at worst). Measured with tracemalloc as
-# what was missing from the count of those: 130 to 330 bytes with LRU, up to 730 with LFU.
-ENTRY_OVERHEAD_BYTES = 800
-# A bytes object is 33 bytes and its content, rounded up; a field is a tuple of two and a place in the tuple of all.
-_BYTES_OVERHEAD = 48
-_FIELD_OVERHEAD = 72
+# What one more stored response takes besides its strings and fields: the object, its boxed numbers, its key, its places
+# in a group of variants and in the eviction order. The store counts by itself what several share. Measured with
+# tracemalloc; tests/caching/test_store_memory.py holds all of it against that.
+ENTRY_OVERHEAD_BYTES = 480
+# A field is a tuple of two, a place in the tuple of all, and ": " and the line's end in the rendered head.
+_FIELD_OVERHEAD = 76
 _SPAN_BYTES = 120
 
 # Of a key with an extra part: its place in the index by URL, a set of its own at worst. Measured likewise.
@@ -46,7 +45,7 @@ _NOT_KEPT = frozenset(
 class StoredResponse:
     """A response, whole or in parts.
 
-    Once it is live, nothing but ``is_live``, ``has_rivals`` and ``rendered`` ever changes.
+    Once it is live, nothing but ``is_live``, ``has_rivals``, ``rendered`` and ``uses`` ever changes.
 
     Attributes:
         key: its primary cache key.
@@ -74,6 +73,8 @@ class StoredResponse:
         rendered: kept for whoever sends it: the whole answer's head in front of and behind the value of Age.
         is_live: whether the store still holds it; False for good once it was replaced, evicted or purged.
         has_rivals: whether a response with another Vary was stored for the same key: a request may select either.
+        uses: kept by the eviction order, which counts no further than it needs.
+        tags: its cache tags, read when it is stored.
     """
 
     key: PrimaryKey
@@ -101,6 +102,8 @@ class StoredResponse:
     is_live: bool = False
     has_rivals: bool = False
     rendered: tuple[bytes, bytes] | None = None
+    uses: int = 0
+    tags: tuple[bytes, ...] = ()
 
     @property
     def has_validator(self) -> bool:
@@ -194,6 +197,19 @@ def _settle(stored: StoredResponse) -> None:
     stored.size_bytes = _count_bytes(stored)
 
 
+def as_stale(stored: StoredResponse, now_s: float) -> StoredResponse:
+    """Return a copy that no store holds yet and that is stale from that moment on, whatever the clock does after it."""
+    age_s = stored.age_s(now_s)
+    return replace(
+        stored,
+        response_time_s=now_s,
+        initial_age_s=age_s,
+        lifetime_s=min(stored.lifetime_s, age_s),
+        is_live=False,
+        has_rivals=False,
+    )
+
+
 def with_date(fields: Fields, date_s: int | None, response_time_s: float) -> Fields:
     """Return the fields with a valid Date, where ``date_s`` says that they have none.
 
@@ -210,11 +226,19 @@ def _count_bytes(stored: StoredResponse) -> int:
     strings = [stored.body, stored.reason, stored.etag, stored.last_modified, *stored.key[1:], *stored.names]
     strings += [value for value in stored.values if value is not None]
     total = (
-        ENTRY_OVERHEAD_BYTES + _SPAN_BYTES * len(stored.spans) + sum(map(len, strings)) + _BYTES_OVERHEAD * len(strings)
+        ENTRY_OVERHEAD_BYTES
+        + _SPAN_BYTES * len(stored.spans)
+        + sum([_allocated_bytes(len(string)) for string in strings])
     )
     if resource_of(stored.key) != stored.key:
         total += _EXTENDED_KEY_OVERHEAD
     for name, value in stored.fields:
-        # Twice the content: once more in the rendered head.
-        total += 2 * (len(name) + len(value)) + 2 * _BYTES_OVERHEAD + _FIELD_OVERHEAD
+        # The content once more, since it is in the rendered head, too.
+        content_bytes = len(name) + len(value)
+        total += _FIELD_OVERHEAD + content_bytes + _allocated_bytes(len(name)) + _allocated_bytes(len(value))
     return total
+
+
+def _allocated_bytes(length: int) -> int:
+    """Return what a bytes object takes: 33 bytes and its content, in steps of 16."""
+    return (length + 48) & -16

@@ -90,7 +90,7 @@ class StoreWriter:
         """Take a piece of the body, content without chunk framing.
 
         Returns:
-            False once it gave up (too large, no memory, invalidated): nothing is kept, no further call is needed.
+            False once it gave up (too large, no memory, invalidated ...): nothing is kept, no further call is needed.
         """
         if self._state is _State.CLOSED:
             return False
@@ -99,7 +99,10 @@ class StoreWriter:
             return self._give_up(NotStored.TOO_LARGE)
         if self._length_bytes is not None and size_bytes > self._length_bytes:
             return self._give_up(NotStored.INCOMPLETE)
-        if not self._reserve(self._stored.size_bytes + _allocated_bytes(size_bytes)):
+        needed_bytes = self._stored.size_bytes + _allocated_bytes(size_bytes)
+        if not self._store.admits(self._stored, needed_bytes):
+            return self._give_up(NotStored.NOT_ADMITTED)
+        if not self._reserve(needed_bytes):
             return self._give_up(NotStored.NO_MEMORY)
         self._body += data
         return True

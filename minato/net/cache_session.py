@@ -285,13 +285,15 @@ class CacheSession:
         self, head: ResponseHead, now_s: float, completes: StoredResponse | None = None
     ) -> NotStored | None:
         head = replace(head, block=make_block(head.block.end_to_end))
-        begun = self._cache.begin_store(
-            self._request,
-            head,
-            request_time_s=self._request_time_s,
-            response_time_s=now_s,
-            completes=completes,
-        )
+        begun: StoreWriter | NotStored = NotStored.INVALIDATED
+        if self.flight is None or not self.flight.is_outdated:
+            begun = self._cache.begin_store(
+                self._request,
+                head,
+                request_time_s=self._request_time_s,
+                response_time_s=now_s,
+                completes=completes,
+            )
         if isinstance(begun, NotStored):
             if self.flight is not None:
                 self.flight.refuse(begun, now_s, is_lasting=head.status < _FIRST_SERVER_ERROR)

@@ -6,6 +6,7 @@ import pytest
 
 from minato.caching import CachedAnswer, LookupReason, Outcome, StoredResponse, render_forwarded
 from minato.caching.cache import Cache
+from minato.caching.store import GROUP_BYTES, RESOURCE_BYTES
 from minato.protocol.fields import make_block
 from minato.protocol.message import Framing, ResponseHead, first_value
 from tests.caching.helpers import DATE, NOW_S, date_after, fields_of, make_cache, make_head, make_request, must_store
@@ -245,4 +246,4 @@ def test_a_304_that_changes_vary_takes_the_place_of_what_is_stored_under_that() 
     new = cache.freshen(request, old, head, request_time_s=NOW_S + 100, response_time_s=NOW_S + 100)
     assert (twin.is_live, old.is_live, new.is_live) == (False, False, True)
     assert cache.stats().stored == 1
-    assert cache.stats().used_bytes == new.size_bytes
+    assert cache.stats().used_bytes == new.size_bytes + RESOURCE_BYTES + GROUP_BYTES

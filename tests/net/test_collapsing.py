@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from minato.caching.purge import PurgeKind, PurgeRequest
 from minato.config.model import CacheConfig
 from minato.shared.board import Counter
 from tests.net.hit_support import MAX_AGE
@@ -544,21 +545,24 @@ def test_an_unsafe_request_keeps_later_ones_from_what_was_asked_before_it(gate: 
 
 
 def test_an_unsafe_request_before_the_response_began_does_so_too(gate: Gate, crowd: Crowd) -> None:
-    early = crowd(2)
+    early = crowd(3)
     first, _ = gate.next()
     poster = crowd(1, request_bytes(b"POST", body=b"x"))[0]
     gate.answer(hello(b"done"))
     assert poster.receive().body == b"done"
     late = crowd(2)
     second, _ = gate.next()
-    first.send(hello(b"old", MAX_AGE))
-    gate.done(first)
-    assert early[0].receive().body == b"old"
     second.send(hello(b"new", MAX_AGE))
     gate.done(second)
     assert [client.receive().body for client in late] == [b"new"] * 2
+    first.send(hello(b"old", MAX_AGE))
+    gate.done(first)
+    assert early[0].receive().body == b"old"
+    # Who waited for it gets what is stored by now.
+    assert [client.receive().body for client in early[1:]] == [b"new"] * 2
     early[0].send(request_bytes())
     assert early[0].receive().body == b"new"
+    assert gate.is_quiet()
 
 
 def test_a_slow_leader_does_not_make_it_slow_for_the_others(gate: Gate, here: Proxy) -> None:
@@ -631,3 +635,56 @@ def test_a_body_that_outgrew_the_cache_comes_no_faster_than_its_slowest_client_r
     assert received == [400 * 65_536] * 2
     quick.close()
     slow.close()
+
+
+PURGES = [
+    PurgeRequest(PurgeKind.URL, b"http://%b/" % request_bytes().partition(b"Host: ")[2].partition(b"\r\n")[0]),
+    PurgeRequest(PurgeKind.TAG, b"b"),
+    PurgeRequest(PurgeKind.ALL),
+    PurgeRequest(PurgeKind.ALL, soft=True),
+]
+
+
+def purge(here: Proxy, purged: PurgeRequest) -> int:
+    context = here.server._context
+    cache = context.cache
+    assert cache is not None
+    return here.call(lambda: cache.purge(purged, context.loop.wall_s))
+
+
+@pytest.mark.parametrize("purged", PURGES)
+def test_who_waits_for_a_response_from_before_a_purge_shares_one_from_after_it(
+    gate: Gate, crowd: Crowd, here: Proxy, purged: PurgeRequest
+) -> None:
+    leader, *others = crowd()
+    connection, _ = gate.next()
+    assert purge(here, purged) == 0
+    connection.send(hello(b"old", MAX_AGE, b"Cache-Tag: a, b"))
+    gate.done(connection)
+    assert leader.receive().body == b"old"
+    gate.answer(hello(b"new", MAX_AGE))
+    assert [client.receive().body for client in others] == [b"new"] * len(others)
+    leader.send(request_bytes())
+    assert leader.receive().body == b"new"
+    assert gate.is_quiet()
+
+
+@pytest.mark.parametrize("purged", PURGES)
+def test_who_comes_after_a_purge_does_not_share_what_came_in_part_before_it(
+    gate: Gate, crowd: Crowd, here: Proxy, purged: PurgeRequest
+) -> None:
+    early = crowd(3)
+    first, _ = gate.next()
+    first.send(CHUNKED_HEAD.replace(b"\r\n\r\n", b"\r\nCache-Tag: a, b\r\n\r\n") + b"2\r\nol\r\n")
+    streams = [client.pieces(client.receive_head()) for client in early]
+    assert [read_piece(stream, 2) for stream in streams] == [b"ol"] * 3
+    assert purge(here, purged) == 0
+    late = crowd(3)
+    gate.answer(hello(b"new", MAX_AGE))
+    assert [client.receive().body for client in late] == [b"new"] * 3
+    first.send(b"1\r\nd\r\n" + END)
+    assert [b"".join(stream) for stream in streams] == [b"d"] * 3
+    gate.done(first)
+    late[0].send(request_bytes())
+    assert late[0].receive().body == b"new"
+    assert gate.is_quiet()

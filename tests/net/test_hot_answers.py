@@ -10,6 +10,7 @@ from ipaddress import ip_network
 
 import pytest
 
+from minato.caching.purge import PurgeKind, PurgeRequest
 from minato.config.model import ListenAddress
 from minato.net.bound import BoundListener
 from minato.net.resolve import ResolvedAddress
@@ -132,12 +133,33 @@ def purge(here: Proxy, client: Client) -> None:
     here.call(cache.clear)
 
 
+def purge_url(here: Proxy, client: Client) -> None:
+    purge_by(here, PurgeRequest(PurgeKind.URL, b"http://%b/" % host_of(GET)))
+
+
+def purge_softly(here: Proxy, client: Client) -> None:
+    purge_by(here, PurgeRequest(PurgeKind.URL, b"%b/" % host_of(GET), soft=True))
+
+
+def purge_by(here: Proxy, request: PurgeRequest) -> None:
+    context = here.server._context
+    cache = context.cache
+    assert cache is not None
+    assert here.call(lambda: cache.purge(request, context.loop.wall_s)) == 1
+
+
+def host_of(wire: bytes) -> bytes:
+    match = re.search(rb"\r\nHost: *([^\r]+)", wire, re.IGNORECASE)
+    assert match is not None
+    return match[1]
+
+
 def evict(here: Proxy, client: Client) -> None:
     for number in range(3):
         ask(client, request_bytes(target=b"/%d" % number))
 
 
-@pytest.mark.parametrize("end", [reload_it, post, purge, evict])
+@pytest.mark.parametrize("end", [reload_it, post, purge, purge_url, purge_softly, evict])
 @pytest.mark.parametrize("fields", [(MAX_AGE,), (MAX_AGE, b"Vary: Accept")])
 def test_what_was_replaced_invalidated_purged_or_evicted_is_not_sent_again(
     origin: OriginMaker,

@@ -1,0 +1,62 @@
+"""Purges remembered for responses on their way: what was asked for before a purge is not stored after it."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from minato.caching.key import PrimaryKey
+from minato.protocol.message import Fields
+
+Matches = Callable[[PrimaryKey, Fields], bool]
+"""``(key, fields)`` -> whether a purge is about such a response."""
+
+_MAX_PURGES = 256
+_CLOCK_SLACK_S = 60.0
+
+
+class PurgeLog:
+    """The latest purges. What is older than all of them counts as purged, rather than that anything is missed."""
+
+    def __init__(self) -> None:
+        self._purges: deque[tuple[float, Matches]] = deque()
+        self._floor_s = 0.0
+
+    def note(self, matches: Matches, now_s: float) -> None:
+        """Remember a purge of that moment, a wall clock."""
+        self._forget_future(now_s)
+        self._purges.append((now_s, matches))
+        if len(self._purges) > _MAX_PURGES:
+            self._floor_s = self._purges.popleft()[0]
+
+    def covers(self, key: PrimaryKey, fields: Fields, *, request_time_s: float, response_time_s: float) -> bool:
+        """Tell whether a response may be from before a purge that is about it.
+
+        A purge of the same moment came first: the clock is read when a turn begins, and what comes in with the turn was
+        sent before it; what the turn sends is sent later.
+
+        Args:
+            key: of the request.
+            fields: of the response.
+            request_time_s: wall clock when the request was forwarded.
+            response_time_s: wall clock when the head arrived.
+        """
+        purges = self._purges
+        if not purges:
+            return False
+        if response_time_s < request_time_s:
+            return True  # the clock was set back meanwhile: no telling what came first
+        if purges[-1][0] <= request_time_s:
+            return False  # all the others are older still
+        self._forget_future(response_time_s)
+        if request_time_s < self._floor_s:
+            return True
+        return any(time_s > request_time_s and matches(key, fields) for time_s, matches in purges)
+
+    def _forget_future(self, now_s: float) -> None:
+        """Let go what a clock that was set back would otherwise have in force until it comes by again."""
+        latest_s = now_s + _CLOCK_SLACK_S
+        if self._floor_s > latest_s:
+            self._floor_s = 0.0
+        while self._purges and self._purges[-1][0] > latest_s:
+            self._purges.pop()
