@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _BAD_GATEWAY: Final = 502
 # One failed leader is bad luck. After two the upstream is, and whoever waits finds out by itself.
 _MAX_FAILED_LEADERS: Final = 2
+# Nor is anybody made to wait once more who has waited for so long.
+_MAX_WAIT_S: Final = 5.0
 
 
 class Follower:
@@ -24,12 +26,13 @@ class Follower:
         failed_leaders: how many flights failed it so far.
     """
 
-    __slots__ = ("_client", "_exchange", "_flight", "_is_woken", "_loop", "failed_leaders")
+    __slots__ = ("_began_s", "_client", "_exchange", "_flight", "_is_woken", "_loop", "failed_leaders")
 
     def __init__(self, exchange: Sharing, client: Client, loop: Loop) -> None:
         self._exchange = exchange
         self._client = client
         self._loop = loop
+        self._began_s = loop.now_s
         self._flight: Flight | None = None
         self._is_woken = False
         self.failed_leaders = 0
@@ -40,7 +43,8 @@ class Follower:
     @property
     def may_wait(self) -> bool:
         """Whether it may wait for one more."""
-        return self.failed_leaders < _MAX_FAILED_LEADERS
+        has_time = self._loop.now_s - self._began_s < _MAX_WAIT_S
+        return has_time and self.failed_leaders < _MAX_FAILED_LEADERS
 
     @property
     def is_congested(self) -> bool:

@@ -97,6 +97,8 @@ class Sharing(Uplink):
 
     def relay_shared(self, data: bytes) -> None:
         """Send a piece. All who share it queue the same bytes: chunks are framed around it."""
+        if not data:
+            return  # an empty chunk would be the last one
         self._body_bytes_down += len(data)
         write = self._client.write
         if self._framing_down is Framing.CHUNKED:

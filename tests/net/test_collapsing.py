@@ -444,6 +444,28 @@ def test_after_two_failed_leaders_everybody_finds_out_alone(gate: Gate, origin: 
         client.close()
 
 
+def test_nobody_waits_for_a_second_one_when_the_first_took_long(
+    gate: Gate, origin: OriginMaker, proxy: ProxyMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minato.net.follower._MAX_WAIT_S", 0.1)
+    here = proxy(origin(gate), cache=CACHE, retries=0)
+    clients = [here.client() for _ in range(4)]
+    for count, client in enumerate(clients, 1):
+        client.send(request_bytes())
+        wait_for_active(here, count)
+    connection, _ = gate.next()
+    time.sleep(0.2)
+    connection.close()
+    gate.done(connection, stays=False)
+    asked = [gate.next() for _ in range(3)]
+    for connection, _ in asked:
+        connection.send(hello(b"hello", MAX_AGE))
+        gate.done(connection)
+    assert [client.receive().status for client in clients] == [502, 200, 200, 200]
+    for client in clients:
+        client.close()
+
+
 @pytest.mark.parametrize("is_chunked", [False, True], ids=["length", "chunked"])
 def test_a_response_cut_in_the_middle_is_a_cut_for_all_who_share_it(gate: Gate, crowd: Crowd, is_chunked: bool) -> None:
     clients = crowd(4)
