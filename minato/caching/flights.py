@@ -120,7 +120,7 @@ class Flight:
         self.is_outdated = False
         self._flights = flights
         self._leader = leader
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes] | None = None  # of the body, once somebody shares it
         self._waiting: dict[Follower, None] = {}
         self._sharing: dict[Follower, None] = {}
 
@@ -194,6 +194,9 @@ class Flight:
         self._waiting.pop(follower, None)
         self._sharing[follower] = None
         self._leader.on_pace_changed()
+        if self._pieces is None:
+            assert self.writer is not None
+            self._pieces = [self.writer.content]
         return list(self._pieces)
 
     def on_follower_drained(self) -> None:
@@ -211,10 +214,10 @@ class Flight:
 
     def add(self, data: bytes) -> None:
         """A piece of the body came."""
-        if self.state is FlightState.SHARED:
-            pieces = self._pieces
+        pieces = self._pieces
+        if pieces is not None:
             # Small pieces are put together, or a body of many would be many objects for each that comes late.
-            if pieces and len(pieces[-1]) < _SMALL_BYTES:
+            if len(pieces[-1]) < _SMALL_BYTES:
                 pieces[-1] += data
             else:
                 pieces.append(data)
@@ -225,7 +228,7 @@ class Flight:
         """The response is stored no longer, too large or invalidated: whoever shares it already gets the rest."""
         if self.state is FlightState.SHARED:
             self.state = FlightState.OVERRUN
-            self._pieces = []
+            self._pieces = None
             self._flights.remember_refusal(self.request.key, reason, now_s)
             self._flights.retire(self)
             self._wake()
@@ -277,7 +280,7 @@ class Flight:
 
     def _end(self, state: FlightState) -> None:
         self.state = state
-        self._pieces = []
+        self._pieces = None
         self._sharing.clear()
         self._flights.retire(self)
         self._wake()

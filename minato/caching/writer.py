@@ -74,6 +74,11 @@ class StoreWriter:
         return self._state is _State.OPEN
 
     @property
+    def content(self) -> bytes:
+        """A copy of what has come of the body so far."""
+        return bytes(self._body)
+
+    @property
     def refusal(self) -> NotStored:
         """Why it gave up, once it did."""
         return self._refusal
