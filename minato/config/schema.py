@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 
 from minato.config import nodes
 from minato.config.model import (
-    AdminConfig,
     AccessLogConfig,
+    AdminConfig,
     BalancerKind,
     CacheConfig,
     CacheKind,
