@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from minato import __version__
 from minato.config import Config, load_config
+from minato.control.admin.client import post
 from minato.control.boards import Boards
 from minato.control.health import HealthChecker
 from minato.control.master import Master
@@ -32,6 +33,7 @@ commands:
   run      serve in the foreground (the default)
   check    validate the config: 0, or 2 with one line for each problem
   demo     the shipped config with two origins of its own behind it
+  purge    have the running instance forget what it has stored: URLs, --prefix, --tag or --all; --soft
 """
 
 _EPILOG = """\
@@ -77,7 +79,28 @@ def _demo(options: argparse.Namespace) -> int:
     return run_demo(config, lambda on_ready: _serve(config, path, options, on_ready))
 
 
-_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {"run": _run, "check": _check, "demo": _demo}
+def _purge(options: argparse.Namespace) -> int:
+    path = options.config or DEFAULT_CONFIG
+    address = load_config(path).admin.listen
+    if address is None:
+        say(f"{path}: admin.listen: is off; purge asks the running instance through the admin API")
+        return EXIT_USAGE
+    asked = {"url": options.url, "prefix": options.prefix, "tag": options.tag, "all": options.all, "soft": options.soft}
+    status, answer = post(address, "/purge", {key: value for key, value in asked.items() if value})
+    if "error" in answer:
+        say(f"minato: {answer['error']}")
+    if "purged" in answer:
+        missing = f", {answer['missing']} missing" if "missing" in answer else ""
+        print(f"{answer['purged']} stored responses in {answer['workers']} workers{missing}")
+    return EXIT_OK if status == 200 else EXIT_FAILURE
+
+
+_COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
+    "run": _run,
+    "check": _check,
+    "demo": _demo,
+    "purge": _purge,
+}
 
 
 def _serve(config: Config, path: str, options: argparse.Namespace, on_ready: Callable[[], None] | None = None) -> int:
@@ -104,15 +127,27 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("command", nargs="?", default="run", choices=tuple(_COMMANDS), metavar="run | check | demo")
+    parser.add_argument(
+        "command", nargs="?", default="run", choices=tuple(_COMMANDS), metavar="run | check | demo | purge"
+    )
+    parser.add_argument("url", nargs="*", metavar="URL", help="purge: what is stored of this URL, in every variant")
     parser.add_argument("--config", metavar="FILE", help="the config (default: ./config.yaml; demo: the shipped one)")
     parser.add_argument("--workers", type=_worker_count, metavar="N", help="default: of the config, then the CPU count")
     parser.add_argument("--pid-file", metavar="FILE", help="holds the master's pid while it runs")
     parser.add_argument("--log-level", choices=LEVELS, default="info", help="what goes to stderr (default: info)")
+    parser.add_argument("--prefix", action="append", metavar="URL", help="purge: all URLs that begin so")
+    parser.add_argument("--tag", action="append", help="purge: all with this Cache-Tag")
+    parser.add_argument("--all", action="store_true", help="purge: everything")
+    parser.add_argument("--soft", action="store_true", help="purge: make it stale instead, to be validated")
     parser.add_argument("--version", action="version", version=f"minato {__version__}")
-    options = parser.parse_args(argv)
-    if options.command == "check" and (options.workers or options.pid_file):
-        parser.error("check takes --config alone")
+    options = parser.parse_intermixed_args(argv)
+    named = options.url or options.prefix or options.tag or options.all
+    if options.command in ("check", "purge") and (options.workers or options.pid_file):
+        parser.error(f"{options.command} takes neither --workers nor --pid-file")
+    if options.command == "purge" and not named:
+        parser.error("purge needs a URL, --prefix, --tag or --all")
+    if options.command != "purge" and (named or options.soft):
+        parser.error(f"{options.command} takes no URL, --prefix, --tag, --all or --soft; purge does")
     return options
 
 

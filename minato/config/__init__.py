@@ -5,6 +5,7 @@ from __future__ import annotations
 from minato.config.load import load_config
 from minato.config.model import (
     AccessLogConfig,
+    AdminConfig,
     BalancerKind,
     CacheConfig,
     CacheKind,
@@ -22,6 +23,7 @@ from minato.config.model import (
 
 __all__ = [
     "AccessLogConfig",
+    "AdminConfig",
     "BalancerKind",
     "CacheConfig",
     "CacheKind",

@@ -7,9 +7,9 @@ import re
 import stat
 from typing import Any
 
-from minato.config.model import Config, Service
-from minato.config.nodes import Entry, Node, Scalar, UnusableYaml, compose
-from minato.config.problems import Problems
+from minato.config.model import AdminConfig, Config, Service
+from minato.config.nodes import Entry, Mapping, Node, Scalar, UnusableYaml, compose
+from minato.config.problems import Problems, shown
 from minato.config.schema import (
     SECTIONS,
     TOP_LISTS,
@@ -89,11 +89,19 @@ def _assemble(path: str, root: Node | None, problems: Problems) -> Config | None
     for name, section in SECTIONS.items():
         if name in entries:
             values[name] = read_section(entries[name].value, name, section, problems)
-    values.pop("admin", None)  # checked; "off" is all this version knows
     proxies = read_list(entries.get("trusted_proxies"), "trusted_proxies", problems)
     networks = [read_item(item, item_path, network, problems) for item_path, item in proxies]
     services = _read_services(root, entries.get("services"), problems)
+    _check_admin(entries.get("admin"), values.get("admin", AdminConfig()), services, problems)
     return Config(path, services, trusted_proxies=tuple(filter(None, networks)), **values)
+
+
+def _check_admin(entry: Entry | None, admin: AdminConfig, services: tuple[Service, ...], problems: Problems) -> None:
+    """Note an admin address that a service listens on, too: clients of the service must not meet the admin API."""
+    taken = next((service for service in services if admin.listen and admin.listen.overlaps(service.listen)), None)
+    if taken is not None and entry is not None and isinstance(entry.value, Mapping):
+        line = next((item.line for item in entry.value.entries if item.key == "listen"), entry.line)
+        problems.add(line, "admin.listen", f"{admin.listen} is taken by service {shown(taken.name)} ({taken.listen})")
 
 
 def _read_services(root: Node, entry: Entry | None, problems: Problems) -> tuple[Service, ...]:

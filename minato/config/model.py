@@ -109,6 +109,34 @@ class AccessLogConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ListenAddress:
+    """Where a service or the admin API listens. ``host`` is ``""`` for all addresses (IPv4 and IPv6)."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        name = f"[{self.host}]" if ":" in self.host else self.host or "*"
+        return f"{name}:{self.port}"
+
+    @property
+    def is_wildcard(self) -> bool:
+        """Whether it stands for all addresses, of one family at least."""
+        return self.host in ("", "::", "0.0.0.0")
+
+    def overlaps(self, other: ListenAddress) -> bool:
+        """Tell whether one of the two holds the other."""
+        return self.port == other.port and (self.host == other.host or self.is_wildcard or other.is_wildcard)
+
+
+@dataclass(frozen=True, slots=True)
+class AdminConfig:
+    """The admin API. ``listen``: None when it is off."""
+
+    listen: ListenAddress | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class HostRule:
     """One entry of ``hosts``.
 
@@ -157,18 +185,6 @@ class Upstream:
 
 
 @dataclass(frozen=True, slots=True)
-class ListenAddress:
-    """Where a service listens. ``host`` is ``""`` for all addresses (IPv4 and IPv6)."""
-
-    host: str
-    port: int
-
-    def __str__(self) -> str:
-        name = f"[{self.host}]" if ":" in self.host else self.host or "*"
-        return f"{name}:{self.port}"
-
-
-@dataclass(frozen=True, slots=True)
 class Service:
     name: str
     listen: ListenAddress
@@ -192,6 +208,7 @@ class Config:
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     access_log: AccessLogConfig = field(default_factory=AccessLogConfig)
+    admin: AdminConfig = field(default_factory=AdminConfig)
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
 
     def is_cached(self, service: Service) -> bool:

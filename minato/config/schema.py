@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from minato.config import nodes
 from minato.config.model import (
     AccessLogConfig,
+    AdminConfig,
     BalancerKind,
     CacheConfig,
     CacheKind,
@@ -20,9 +21,15 @@ from minato.config.model import (
 )
 from minato.config.nodes import Entry, Node, Scalar, describe
 from minato.config.problems import BadValue, Problems, did_you_mean, shown
-from minato.config.urls import MAX_PORT, parse_health_uri, parse_listen, parse_path_prefix, parse_upstream
+from minato.config.urls import (
+    MAX_PORT,
+    parse_admin_listen,
+    parse_health_uri,
+    parse_listen,
+    parse_path_prefix,
+    parse_upstream,
+)
 from minato.config.values import (
-    admin_listen,
     boolean,
     cookie_names,
     key_header,
@@ -114,7 +121,7 @@ _LIMITS = Section(
     },
 )
 _ACCESS_LOG = Section(AccessLogConfig, {"path": Key("path", log_path), "format": Key("format", member_of(LogFormat))})
-_ADMIN = Section(dict, {"listen": Key("listen", admin_listen)})
+_ADMIN = Section(AdminConfig, {"listen": Key("listen", parse_admin_listen)})
 
 SECTIONS: Mapping[str, Section] = {
     "cache": _CACHE,

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 from ipaddress import AddressValueError, IPv4Address, IPv6Address, ip_address
 
-from minato.config.model import HostRule, Upstream
+from minato.config.model import HostRule, ListenAddress, Upstream
 from minato.config.nodes import Scalar
 from minato.config.problems import BadValue, shown
 from minato.config.values import printable_text
@@ -93,6 +93,24 @@ def parse_listen(scalar: Scalar) -> str:
             f'{shown(text)} is not an IP address; write one such as "127.0.0.1" (the port goes to listen_port)'
         )
     return str(address)
+
+
+def parse_admin_listen(scalar: Scalar) -> ListenAddress | None:
+    """Return the address and port of a value such as ``127.0.0.1:9180`` or ``[::1]:9180``; None for ``off``."""
+    text = printable_text(scalar)
+    if text == "off":
+        return None
+    host, colon, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    try:
+        address = ip_address(bare)
+    except ValueError:
+        address = None
+    if not colon or address is None or "%" in host or (address.version == 6) != (bare != host):
+        raise BadValue(
+            f'expected "off" or an IP address with a port, such as "127.0.0.1:9180" or "[::1]:9180", got {shown(text)}'
+        )
+    return ListenAddress(str(address), _port(port))
 
 
 def _refuse_dot_segments(path: str) -> None:

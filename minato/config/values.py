@@ -133,14 +133,6 @@ def log_path(scalar: Scalar) -> str:
     return value
 
 
-def admin_listen(scalar: Scalar) -> str:
-    """Return ``off``, the one value of this version."""
-    value = printable_text(scalar)
-    if value != "off":
-        raise BadValue('the admin endpoint is not yet available in this version; write "off" or leave it out')
-    return value
-
-
 def status_ranges(scalar: Scalar) -> tuple[tuple[int, int], ...]:
     """Return the inclusive ranges of ``200``, ``200-399`` or ``200,204,300-399``, in that order."""
     ranges = []

@@ -11,12 +11,16 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from minato.caching.purge import PurgeKind, PurgeRequest
 from minato.config.model import ListenAddress
 from minato.net.bound import BoundListener
 
 log = logging.getLogger("minato.channel")
 
 MAX_MESSAGE_BYTES = 65_536
+# What a purge takes besides its value, and what the kernel puts around a message.
+_PURGE_BYTES = 24
+_KERNEL_BYTES = 1_024
 # The kernel refuses more than 253 descriptors in one message (SCM_MAX_FD).
 MAX_LISTENERS_PER_MESSAGE = 100
 
@@ -30,6 +34,8 @@ class Verb(enum.Enum):
     REOPEN_LOGS = "reopen logs"  # master to worker
     BORROW = "borrow"  # master to worker: accept from these sockets of `slot`, too: nobody attends to them
     GIVE_BACK = "give back"  # master to worker: the worker of `slot` is there again
+    PURGE = "purge"  # master to worker: carry out `purges`, then confirm `serial`
+    PURGED = "purged"  # worker to master: `serial` is carried out, `count` stored responses were found
     READY = "ready"  # worker to master: it serves
     DRAINING = "draining"  # worker to master: told to drain, or by a signal of its own, it accepts no more
 
@@ -43,12 +49,23 @@ class Message:
         slot: whose sockets, for BORROW and GIVE_BACK.
         seconds: the deadline of DRAIN, from now.
         listeners: the sockets of BORROW. The receiver owns its copies.
+        serial: which purge, for PURGE and PURGED.
+        count: how many stored responses PURGED found.
+        purges: what PURGE asks for; all of it has to fit into MAX_MESSAGE_BYTES.
     """
 
     verb: Verb
     slot: int = 0
     seconds: float = 0.0
     listeners: tuple[BoundListener, ...] = ()
+    serial: int = 0
+    count: int = 0
+    purges: tuple[PurgeRequest, ...] = ()
+
+    @property
+    def size_bytes(self) -> int:
+        """About what it takes in the socket's buffer, sockets aside: values, and what the kernel adds."""
+        return _KERNEL_BYTES + sum(len(purge.value) + _PURGE_BYTES for purge in self.purges)
 
 
 class ChannelClosedError(Exception):
@@ -80,6 +97,9 @@ class Channel:
         Returns:
             False where the other side is gone, or reads so little that the message does not fit: it hangs, and its
             heartbeat says so soon.
+
+        Raises:
+            ValueError: the message is larger than MAX_MESSAGE_BYTES.
         """
         parts = [
             message.listeners[start : start + MAX_LISTENERS_PER_MESSAGE]
@@ -126,11 +146,16 @@ class Channel:
 
 def _encode(message: Message, listeners: Sequence[BoundListener]) -> bytes:
     addresses = [[listener.address.host, listener.address.port] for listener in listeners]
-    return json.dumps([message.verb.value, message.slot, message.seconds, addresses]).encode()
+    purges = [[purge.kind.value, purge.value.decode("latin-1"), purge.soft] for purge in message.purges]
+    parts = [message.verb.value, message.slot, message.seconds, addresses, message.serial, message.count, purges]
+    data = json.dumps(parts, separators=(",", ":")).encode()
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise ValueError(f"a message of {len(data)} bytes would be cut short by its receiver")
+    return data
 
 
 def _decode(data: bytes, fds: list[int]) -> Message:
-    verb, slot, seconds, names = json.loads(data)
+    verb, slot, seconds, names, serial, count, purges = json.loads(data)
     for fd in fds[len(names) :]:
         os.close(fd)
     listeners = tuple(
@@ -138,4 +163,5 @@ def _decode(data: bytes, fds: list[int]) -> Message:
         BoundListener(ListenAddress(host, port), socket.socket(fileno=fd))
         for (host, port), fd in zip(names, fds, strict=False)
     )
-    return Message(Verb(verb), slot, seconds, listeners)
+    requests = tuple(PurgeRequest(PurgeKind(kind), value.encode("latin-1"), soft) for kind, value, soft in purges)
+    return Message(Verb(verb), slot, seconds, listeners, serial, count, requests)

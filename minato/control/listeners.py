@@ -62,7 +62,7 @@ class Listeners:
         bound: list[tuple[int, ListenAddress]] = []
         ours = self.addresses()
         for address in addresses:
-            if not any(_overlaps(address, other) for other in ours):
+            if not any(address.overlaps(other) for other in ours):
                 _check_free(address, tries)
         try:
             for address in addresses:
@@ -97,15 +97,6 @@ class Listeners:
     def close(self) -> None:
         """Close everything."""
         self.keep_only(())
-
-
-def _overlaps(address: ListenAddress, other: ListenAddress) -> bool:
-    """Tell whether one of two addresses holds the other: such a pair is no conflict between sockets of our own."""
-    return address.port == other.port and (address.host == other.host or _is_wildcard(address) or _is_wildcard(other))
-
-
-def _is_wildcard(address: ListenAddress) -> bool:
-    return address.host in ("", "::", "0.0.0.0")
 
 
 def _check_free(address: ListenAddress, tries: int) -> None:

@@ -11,9 +11,12 @@ from collections.abc import Callable
 from setproctitle import setproctitle
 
 from minato.config.model import Config
+from minato.control.admin.api import make_routes
+from minato.control.admin.endpoint import AdminEndpoint
 from minato.control.boards import Boards
-from minato.control.generation import Generation
+from minato.control.generation import Generation, WorkerState
 from minato.control.listeners import Listeners
+from minato.control.purges import Purges
 from minato.control.rollover import Checker, RolloverDriver, count_cpus
 from minato.control.signals import MASTER_SIGNALS, SignalQueue
 from minato.control.supervisor import STOP_GRACE_S, Supervisor
@@ -84,9 +87,13 @@ class Master:
             guard=self._checker,
             server_factory=server_factory,
         )
+        routes = make_routes(health=self._health, begin_purge=Purges(self._loop, self._supervisor).begin)
+        self._admin = AdminEndpoint(self._loop, routes)
+        self._supervisor.forget = self._admin.forget
         self._rollover = RolloverDriver(
             supervisor=self._supervisor,
             listeners=self._listeners,
+            admin=self._admin,
             checker=self._checker,
             load=load,
             first=config,
@@ -133,8 +140,10 @@ class Master:
             log.info("removed %s, left behind by a master that was killed", name)
         # Sockets first: whoever starts minato twice hears of it at once, not after the first round of probes.
         self._listeners.bind(self._config.listen_addresses(), self._count_workers(self._config), BIND_TRIES)
+        self._admin.bind(self._config.admin.listen, BIND_TRIES)
         if self._pid_file is not None:
             self._pid_file.write()
+        self._admin.serve(self._config.admin.listen)
         self._checker.start()
         self._rollover.request()
 
@@ -157,6 +166,7 @@ class Master:
         notify_service_manager("STOPPING=1")
         self._rollover.cancel()
         self._listeners.close()
+        self._admin.serve(None)
         for generation in self._supervisor.generations:
             self._supervisor.drain(generation.workers.values(), generation.config.timeouts.drain_s)
         self._supervisor.close_idle()
@@ -170,6 +180,7 @@ class Master:
         notify_service_manager("STOPPING=1")
         self._rollover.cancel()
         self._listeners.close()
+        self._admin.serve(None)
         self._supervisor.stop([worker for _, worker in self._supervisor.workers()])
         self._retire_current()
 
@@ -208,6 +219,16 @@ class Master:
     def _serving_generation(self) -> Generation | None:
         return self._supervisor.current if self._state is _State.RUNNING else None
 
+    def _health(self) -> tuple[str, int]:
+        """Return what there is to say to a health check, and how many workers serve."""
+        if self._state is not _State.RUNNING:
+            return "stopping", 0
+        current = self._supervisor.current
+        if current is None:
+            return "starting", 0
+        workers = current.count(WorkerState.READY)
+        return ("ok" if workers else "no worker serves"), workers
+
     def _reopen_logs(self) -> None:
         log.info("reopening the access log")
         self._supervisor.reopen_logs()
@@ -242,6 +263,7 @@ class Master:
             self._loop.turn(BUSY_WAIT_S)
             self._supervisor.reap()
             self._supervisor.murder()
+        self._admin.close()
         self._checker.stop()
         for generation in list(self._supervisor.generations):
             self._boards.drop(generation.board)

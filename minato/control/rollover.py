@@ -12,6 +12,7 @@ from contextlib import AbstractContextManager
 from typing import Protocol
 
 from minato.config.model import Config, HealthConfig, Upstream
+from minato.control.admin.endpoint import AdminEndpoint
 from minato.control.generation import SPARE_ROWS, Generation, WorkerState
 from minato.control.listeners import Listeners
 from minato.control.supervisor import Supervisor
@@ -92,6 +93,7 @@ class RolloverDriver:
         *,
         supervisor: Supervisor,
         listeners: Listeners,
+        admin: AdminEndpoint,
         checker: Checker,
         load: Callable[[], Config],
         first: Config,
@@ -101,6 +103,7 @@ class RolloverDriver:
     ) -> None:
         self._supervisor = supervisor
         self._listeners = listeners
+        self._admin = admin
         self._checker = checker
         self._load = load
         self._config = first
@@ -190,10 +193,12 @@ class RolloverDriver:
         self._serial += 1
         try:
             bound = self._listeners.bind(config.listen_addresses(), target)
+            self._admin.bind(config.admin.listen)
             keys = list(config.upstream_index())
             board = Board.create(slots=target + SPARE_ROWS, upstream_keys=keys, serial=self._serial)
         except BootError as error:
             self._listeners.unbind(bound)
+            self._admin.drop_others()
             log.error("%s", error)
             self._plan.fail()
             self._abandon()
@@ -218,6 +223,7 @@ class RolloverDriver:
         # The workers of the old generation hold the sockets of dropped addresses, too: they accept what waits in them
         # and close them.
         self._listeners.keep_only(generation.config.listen_addresses())
+        self._admin.serve(generation.config.admin.listen)
         generation.bound.clear()
         generation.died = 0
         self._supervisor.lend()
@@ -243,6 +249,7 @@ class RolloverDriver:
         if generation is not None:
             self._supervisor.stop(generation.workers.values())
             self._listeners.unbind(generation.bound)
+            self._admin.drop_others()
             self._supervisor.bury_if_empty(generation)
             self._config = current.config if current is not None else self._config
             self._watch([current])

@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -46,6 +46,9 @@ class Supervisor:
     Attributes:
         generations: those that have workers, the oldest first.
         current: the one that serves; None before the first does.
+        on_purged: hears what a worker says of a purge.
+        on_gone: hears that a worker ended.
+        forget: what else a new worker lets go of.
     """
 
     def __init__(
@@ -68,6 +71,9 @@ class Supervisor:
         self._awake_since_s = self._looked_s
         self.generations: list[Generation] = []
         self.current: Generation | None = None
+        self.on_purged: Callable[[WorkerHandle, Message], None] = lambda worker, message: None
+        self.on_gone: Callable[[WorkerHandle], None] = lambda worker: None
+        self.forget: Callable[[], None] = lambda: None
 
     def workers(self) -> list[tuple[Generation, WorkerHandle]]:
         """Return every living worker with its generation."""
@@ -128,6 +134,11 @@ class Supervisor:
             for generation, worker in self.workers():
                 if worker.pid == pid:
                     self._bury(generation, worker, os.waitstatus_to_exitcode(status))
+
+    def hear(self) -> None:
+        """Read what workers have said up to now, before the loop gets to it."""
+        for generation, worker in self.workers():
+            self._on_channel(generation, worker)
 
     def murder(self) -> None:
         """Kill the workers that hang, and those that were told to end and did not in time."""
@@ -227,6 +238,7 @@ class Supervisor:
                 worker.channel.close()
             self._boards.forget(plan.board)
             self._listeners.close_others(plan.own)
+            self.forget()
             status = run_worker(plan, self._server_factory)
         except BaseException:
             log.critical("worker %d gen %d crashed", plan.slot, plan.generation, exc_info=True)
@@ -242,6 +254,8 @@ class Supervisor:
                         worker.state = WorkerState.READY
                 elif message.verb is Verb.DRAINING:
                     self._note_draining(generation, worker)
+                elif message.verb is Verb.PURGED:
+                    self.on_purged(worker, message)
         except ChannelClosedError:
             self._loop.remove(worker.channel.fileno())  # it ended; reap hears of it, too
 
@@ -258,6 +272,7 @@ class Supervisor:
         worker.channel.close()
         del generation.workers[worker.pid]
         generation.died += 1
+        self.on_gone(worker)
         with self._guard.fork_lock:
             self._boards.zero_row(generation.board, worker.row)
         self._log_death(generation, worker, status)

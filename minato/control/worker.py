@@ -14,6 +14,7 @@ from typing import Protocol
 
 from setproctitle import setproctitle
 
+from minato.caching.purge import PurgeRequest
 from minato.config.model import Config
 from minato.control.channel import Channel, ChannelClosedError, Message, Verb
 from minato.control.signals import SignalQueue
@@ -53,6 +54,7 @@ class ServerLike(Protocol):
     def close_idle(self) -> None: ...
     def stop(self) -> None: ...
     def reopen_logs(self) -> None: ...
+    def purge(self, request: PurgeRequest) -> int: ...
 
 
 class ServerFactory(Protocol):
@@ -156,6 +158,8 @@ class Worker:
         self._row.pid = os.getpid()
         self._row.generation = self._plan.generation
         self._loop.add(self._plan.channel.fileno(), READ, self._on_channel)
+        # After a long stop, what was purged meanwhile must go before anybody is answered from it.
+        self._loop.put_first(self._plan.channel.fileno())
         self._beat()
         self._flush_log()
         self._server.start()
@@ -201,6 +205,9 @@ class Worker:
             self._borrow(message.slot, message.listeners)
         elif message.verb is Verb.GIVE_BACK:
             self._give_back(message.slot)
+        elif message.verb is Verb.PURGE:
+            count = sum(self._server.purge(request) for request in message.purges)
+            self._plan.channel.send(Message(Verb.PURGED, serial=message.serial, count=count))
 
     def _borrow(self, slot: int, listeners: tuple[BoundListener, ...]) -> None:
         if self._state is not _State.SERVING:

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from minato.caching.purge import PurgeRequest
 from minato.config.model import Config
 from minato.net.bound import BoundListener
 from minato.net.context import WorkerContext
@@ -151,6 +152,11 @@ class Server:
         """Open the access log's file anew, after it was moved away."""
         if self._context.access_log is not None:
             self._context.access_log.reopen()
+
+    def purge(self, request: PurgeRequest) -> int:
+        """Carry out a purge; return how many stored responses it found."""
+        cache = self._context.cache
+        return cache.purge(request, self._loop.wall_s) if cache is not None else 0
 
     # -- accepting
 

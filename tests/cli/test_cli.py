@@ -145,3 +145,62 @@ print(status, *names)
         [sys.executable, "-c", script], stdout=subprocess.PIPE, text=True, check=True, env=dict(os.environ)
     )
     assert done.stdout.splitlines()[-1] == "0 /dev/null /dev/null"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["purge"],
+        ["purge", "--soft"],
+        ["purge", "--all", "--workers", "2"],
+        ["check", "http://a/"],
+        ["run", "--all"],
+        ["--tag", "t"],
+        ["demo", "--soft"],
+    ],
+)
+def test_purge_needs_something_to_purge_and_no_other_command_takes_it(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as exit_:
+        cli.main(arguments)
+    assert exit_.value.code == 2
+
+
+def test_purge_without_an_admin_api_says_which_key_to_set(good: str, capfd: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["purge", "--all", "--config", good]) == 2
+    assert "admin.listen: is off" in capfd.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "asked"),
+    [
+        (["purge", "http://a/", "http://b/", "--soft"], {"url": ["http://a/", "http://b/"], "soft": True}),
+        (["purge", "--tag", "t", "http://a/", "--tag", "u"], {"tag": ["t", "u"], "url": ["http://a/"]}),
+        (["purge", "--prefix", "http://a/x"], {"prefix": ["http://a/x"]}),
+        (["--all", "purge"], {"all": True}),
+    ],
+)
+def test_purge_asks_for_what_it_was_told(
+    arguments: list[str], asked: dict[str, object], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[object] = []
+
+    def post(address: object, path: str, content: object) -> tuple[int, dict[str, object]]:
+        calls.append((str(address), path, content))
+        return 200, {"purged": 1, "workers": 2}
+
+    monkeypatch.setattr(cli, "post", post)
+    config = tmp_path / "admin.yaml"
+    config.write_text('admin: {listen: "127.0.0.1:9180"}\n' + GOOD)
+    assert cli.main([*arguments, "--config", str(config)]) == 0
+    assert calls == [("127.0.0.1:9180", "/purge", asked)]
+
+
+def test_purge_that_not_every_worker_confirmed_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    answer = {"purged": 1, "workers": 2, "missing": 1, "error": "not all"}
+    monkeypatch.setattr(cli, "post", lambda address, path, content: (504, answer))
+    config = tmp_path / "admin.yaml"
+    config.write_text('admin: {listen: "127.0.0.1:9180"}\n' + GOOD)
+    assert cli.main(["purge", "--all", "--config", str(config)]) == 1
+    assert tuple(capfd.readouterr()) == ("1 stored responses in 2 workers, 1 missing\n", "minato: not all\n")

@@ -93,10 +93,27 @@ VALUES = [
     ),
     bad("a range backwards", "health: {expect: 399-200}\n", "1: health.expect: the range 399-200 runs backwards"),
     bad("a list of statuses", "health: {expect: [200]}\n", "1: health.expect: expected a single value, got a list"),
+    *(
+        bad(
+            f"{text} for admin",
+            f'admin:\n  listen: "{text}"\n',
+            '2: admin.listen: expected "off" or an IP address with a port, such as "127.0.0.1:9180" or "[::1]:9180", '
+            f'got "{text}"',
+        )
+        for text in ("on", "9180", ":9180", "localhost:9180", "127.0.0.1", "::1:9180", "[127.0.0.1]:9180", "[::1]")
+    ),
     bad(
-        "an admin address",
-        "admin:\n  listen: 127.0.0.1:9180\n",
-        '2: admin.listen: the admin endpoint is not yet available in this version; write "off" or leave it out',
+        "an admin port that is none",
+        'admin: {listen: "127.0.0.1:0"}\n',
+        '1: admin.listen: the port "0" is not a number from 1 to 65535',
+    ),
+    *(
+        bad(
+            f"{address} for admin and a service",
+            f'admin:\n  listen: "{address}"\n',
+            f'2: admin.listen: {address} is taken by service "web" (*:8080)',
+        )
+        for address in ("127.0.0.1:8080", "[::1]:8080", "0.0.0.0:8080")
     ),
     bad(
         "a boolean for a log",

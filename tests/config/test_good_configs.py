@@ -11,6 +11,7 @@ import pytest
 
 from minato.config import (
     AccessLogConfig,
+    AdminConfig,
     BalancerKind,
     CacheConfig,
     CacheKind,
@@ -68,7 +69,7 @@ timeouts: {connect: 1, response: 2, read: 3, write: 4, client_header: 5, client_
            upstream_idle: 8, drain: 9, heartbeat: 10.5}
 limits: {header_bytes: 1_000, header_fields: 2, target_bytes: 3, body_bytes: 4, connections: 5, upstream_connections: 6}
 access_log: {path: /var/log/minato.log, format: json}
-admin: {listen: off}
+admin: {listen: "[::1]:9180"}
 trusted_proxies: [10.0.0.0/8, 192.168.1.1, "::1"]
 services:
   - name: 123
@@ -99,6 +100,7 @@ services:
         timeouts=Timeouts(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.5),
         limits=Limits(1000, 2, 3, 4, 5, 6),
         access_log=AccessLogConfig("/var/log/minato.log", LogFormat.JSON),
+        admin=AdminConfig(ListenAddress("::1", 9180)),
         trusted_proxies=(ip_network("10.0.0.0/8"), ip_network("192.168.1.1/32"), ip_network("::1/128")),
     )
 
@@ -155,6 +157,20 @@ def test_health_uri_is_an_origin_form_target(written: str, target: str, load: Lo
 @pytest.mark.parametrize("word", ["off", '"off"', '"-"', "/var/log/x", "no.log"])
 def test_the_access_log_takes_off_without_quotes(word: str, load: Load) -> None:
     assert load(f"access_log: {{path: {word}}}\n{GOOD_SERVICE}").access_log.path == word.strip('"')
+
+
+@pytest.mark.parametrize(
+    ("written", "address"),
+    [
+        ("off", None),
+        ('"off"', None),
+        ("127.0.0.1:9180", ListenAddress("127.0.0.1", 9180)),
+        ('"[0:0::1]:80"', ListenAddress("::1", 80)),
+        ("0.0.0.0:8081", ListenAddress("0.0.0.0", 8081)),
+    ],
+)
+def test_admin_listens_on_an_address_or_not_at_all(written: str, address: ListenAddress | None, load: Load) -> None:
+    assert load(f"admin: {{listen: {written}}}\n" + GOOD_SERVICE).admin.listen == address
 
 
 def test_max_size_is_another_name_of_max_body_size(load: Load) -> None:

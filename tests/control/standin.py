@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from minato.caching.purge import PurgeRequest
 from minato.config import Config, load_config
 from minato.control.boards import Boards
 from minato.control.health import HealthChecker
@@ -88,6 +89,12 @@ class StandInServer:
     def stop(self) -> None:
         for sock in self._connections:
             sock.close()
+
+    def purge(self, request: PurgeRequest) -> int:
+        """It stores nothing, but says what it was asked."""
+        log = f"standin: purge {request.kind.value} {request.value.decode()}{' soft' if request.soft else ''}\n"
+        os.write(2, log.encode())
+        return 1
 
     def reopen_logs(self) -> None:
         os.write(2, b"standin: reopened logs\n")

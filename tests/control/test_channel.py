@@ -8,8 +8,16 @@ from collections.abc import Iterator
 
 import pytest
 
+from minato.caching.purge import PurgeKind, PurgeRequest
 from minato.config.model import ListenAddress
-from minato.control.channel import MAX_LISTENERS_PER_MESSAGE, Channel, ChannelClosedError, Message, Verb
+from minato.control.channel import (
+    MAX_LISTENERS_PER_MESSAGE,
+    MAX_MESSAGE_BYTES,
+    Channel,
+    ChannelClosedError,
+    Message,
+    Verb,
+)
 from minato.net.bound import BoundListener
 
 
@@ -33,6 +41,20 @@ def test_messages_arrive_whole_and_in_order(pair: tuple[Channel, Channel]) -> No
     for message in sent:
         assert pair[0].send(message)
     assert [pair[1].receive() for _ in sent] == sent
+
+
+def test_purges_arrive_as_they_were_sent(pair: tuple[Channel, Channel]) -> None:
+    purges = tuple(PurgeRequest(kind, bytes(range(1, 256)), soft) for kind in PurgeKind for soft in (False, True))
+    sent = [Message(Verb.PURGE, serial=2**40, purges=purges), Message(Verb.PURGED, serial=2**40, count=12)]
+    for message in sent:
+        assert pair[0].send(message)
+    assert [pair[1].receive() for _ in sent] == sent
+
+
+def test_message_that_its_receiver_would_cut_short_is_not_sent(pair: tuple[Channel, Channel]) -> None:
+    with pytest.raises(ValueError, match="cut short"):
+        pair[0].send(Message(Verb.PURGE, purges=(PurgeRequest(PurgeKind.URL, b"x" * MAX_MESSAGE_BYTES),)))
+    assert pair[1].receive() is None
 
 
 def test_nothing_sent_is_none(pair: tuple[Channel, Channel]) -> None:

@@ -458,3 +458,24 @@ def test_a_bug_of_nobody_is_logged(loop: Loop, caplog: pytest.LogCaptureFixture)
     loop.call_soon(lambda: 1 // 0)  # type: ignore[arg-type,return-value]
     loop.turn(0.0)
     assert "ZeroDivisionError" in caplog.text
+
+
+def test_what_is_put_first_is_handled_before_what_was_ready_earlier(loop: Loop, pair: Pair) -> None:
+    handled: list[str] = []
+    ends = [pair() for _ in range(3)]
+    for name, (ours, theirs) in zip("abc", ends, strict=True):
+        loop.add(ours.fileno(), READ, lambda mask, name=name, ours=ours: handled.append(name) or ours.recv(1))
+        theirs.send(b"x")
+    loop.turn(0.0)
+    assert handled == ["a", "b", "c"]
+    handled.clear()
+    loop.put_first(ends[1][0].fileno())
+    for _, theirs in ends:
+        theirs.send(b"x")
+    loop.turn(0.0)
+    assert handled == ["b", "a", "c"]
+    handled.clear()
+    for _, theirs in (ends[2], ends[0]):
+        theirs.send(b"x")
+    loop.turn(0.0)
+    assert sorted(handled) == ["a", "c"]

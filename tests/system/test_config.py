@@ -70,7 +70,8 @@ BAD = {
     "workers zero": ("workers: 0\n" + GOOD, [r":1: workers: "]),
     "expect is nonsense": ("health: {expect: good}\n" + GOOD, [r":1: health\.expect: "]),
     "log format": ("access_log: {format: xml}\n" + GOOD, [r":1: access_log\.format: "]),
-    "admin is not there yet": ('admin: {listen: "127.0.0.1:9180"}\n' + GOOD, [r":1: admin\.listen: "]),
+    "admin on a service's address": ('admin: {listen: "127.0.0.1:8080"}\n' + GOOD, [r":1: admin\.listen: .*web"]),
+    "admin on a name": ('admin: {listen: "localhost:9180"}\n' + GOOD, [r":1: admin\.listen: .*127\.0\.0\.1:9180"]),
     "trusted proxy is no network": ("trusted_proxies: [here]\n" + GOOD, [r":1: trusted_proxies\[0\]: "]),
     "listen is a name": (GOOD + "    listen: localhost\n", [r":7: services\[0\]\.listen: "]),
     "same rule twice": (
