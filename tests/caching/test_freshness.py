@@ -42,7 +42,7 @@ def lifetime(fields: Fields, *, status: int = 200, ttl_s: float = 0.0) -> Freshn
         ([IN_A_MINUTE, "Expires: 0"], Freshness(0, EXPIRES)),
         (["Expires: 0"], Freshness(0, EXPIRES)),
         (["Expires: -1"], Freshness(0, EXPIRES)),
-        ([f"Expires: {date_after(-60).decode()}"], Freshness(0, EXPIRES)),
+        ([f"Expires: {date_after(-60).decode()}"], Freshness(-60, EXPIRES)),
         ([IN_A_MINUTE, f"Expires: {date_after(20).decode()}"], Freshness(20, EXPIRES)),
         ([AN_HOUR_AGO], Freshness(360, HEURISTIC)),
         ([A_YEAR_AGO], Freshness(86_400, HEURISTIC)),

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minato.caching import Cache, Lookup, LookupReason, Outcome
-from tests.caching.helpers import NOW_S, make_cache, make_head, make_request, must_store
+from tests.caching.helpers import NOW_S, date_after, make_cache, make_head, make_request, must_store
 
 TAG = 'ETag: "1"'
 DAY_S = 86_400
@@ -88,3 +88,12 @@ def test_never_against_the_responses_word(words: set[str], stale_s: int, status:
     allowed = may_answer("".join(f", {word}" for word in sorted(words)), stale_s, status)
     limit_s = 9 if "stale-if-error=9" in words else -1
     assert allowed == (not forbidden and stale_s <= max(limit_s, DAY_S if status is None else -1))
+
+
+def test_a_response_that_expired_before_it_was_sent_is_that_much_staler() -> None:
+    cache = make_cache()
+    lines = (f"Expires: {date_after(-5).decode()}", "Cache-Control: stale-while-revalidate=3", TAG)
+    must_store(cache, make_request(), make_head(*lines))
+    assert cache.lookup(make_request(), NOW_S).outcome is Outcome.STALE
+    assert cache.lookup(make_request("Cache-Control: max-stale=4"), NOW_S).outcome is Outcome.STALE
+    assert cache.lookup(make_request("Cache-Control: max-stale=5"), NOW_S).outcome is Outcome.HIT
