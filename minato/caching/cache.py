@@ -10,24 +10,23 @@ from minato.caching.draft import Arrival, make_draft
 from minato.caching.flights import Flights
 from minato.caching.freshening import Freshener
 from minato.caching.freshness import read_date
-from minato.caching.key import PrimaryKey, ResourceKey, resource_of
-from minato.caching.location import find_changed_targets, names_own_target
+from minato.caching.key import PrimaryKey
+from minato.caching.location import names_own_target
 from minato.caching.lookup import Lookup, Outcome, look_up_stored
 from minato.caching.partial import Part, place_part
-from minato.caching.pending import PurgeLog
 from minato.caching.policy import (
     NotStored,
     check_request_storable,
     may_answer_failure,
 )
-from minato.caching.purge import PurgeKind, PurgeRequest
-from minato.caching.purge_search import find_purged
+from minato.caching.purge import PurgeRequest
 from minato.caching.ranges import ByteRange
-from minato.caching.request import SAFE_METHODS, CacheRequest, read_traits
+from minato.caching.removal import Removal
+from minato.caching.request import CacheRequest, read_traits
 from minato.caching.rules import CacheRules
 from minato.caching.status import HIT, LookupReason
 from minato.caching.store import Store
-from minato.caching.stored import StoredResponse, as_stale, with_date
+from minato.caching.stored import StoredResponse, with_date
 from minato.caching.validation import make_completing_fields, make_validation_fields, merge_fields
 from minato.caching.writer import StoreWriter
 from minato.config.model import CacheConfig, ServiceCacheConfig
@@ -74,19 +73,16 @@ class Cache:
         self._rules = rules or {}
         self._default_rules = CacheRules(config, ServiceCacheConfig())
         self._store = Store(config.kind, capacity=config.capacity, max_memory_bytes=config.max_memory_bytes)
-        self._writers: dict[PrimaryKey, set[StoreWriter]] = {}
         self.flights = Flights()
-        self._services: set[int] = set()  # that anything was stored for
-        self._purges = PurgeLog()
-        self._purged = 0
+        self._removal = Removal(self._store, self.flights, self._rules_of)
 
     def __repr__(self) -> str:
-        return f"<Cache {self._store!r}, {sum(map(len, self._writers.values()))} being stored>"
+        return f"<Cache {self._store!r}, {len(self._removal)} being stored>"
 
     def stats(self) -> CacheStats:
         """Return the figures of this moment."""
         store = self._store
-        return CacheStats(len(store), store.used_bytes, store.reserved_bytes, store.evictions, self._purged)
+        return CacheStats(len(store), store.used_bytes, store.reserved_bytes, store.evictions, self._removal.purged)
 
     def lookup(self, request: CacheRequest, now_s: float) -> Lookup:
         """Return what is to be done with a request, and why (RFC 9111, 4)."""
@@ -229,63 +225,28 @@ class Cache:
                 # The origin server changed its mind: what is stored of the resource is no longer for everybody.
                 self._discard_selected(request)
             return refusal
-        if self._purges.covers(request.key, fields, request_time_s=request_time_s, response_time_s=response_time_s):
+        if self._removal.is_outdated(request, fields, request_time_s=request_time_s, response_time_s=response_time_s):
             return NotStored.INVALIDATED
         return self._open_writer(request, response, stored, part, base)
 
     def invalidate(self, request: CacheRequest, response_status: int, response_fields: Fields) -> None:
-        """Forget what is stored of the target after an unsafe request that did not fail.
+        """Forget what is stored of the target after an unsafe request that did not fail (RFC 9111, 4.4)."""
+        self._removal.invalidate(request, response_status, response_fields)
 
-        RFC 9111, 4.4: MUST invalidate the target URI on a non-error status (2xx, 3xx) to an unsafe method, known or
-        not; Location and Content-Location as well, where they are of the same origin. Responses that are just being
-        stored go as well.
+    def purge(self, purge: PurgeRequest, now_s: float) -> int:
+        """Forget, or make stale, what a purge asks for; return how many stored responses it found.
+
+        What is being stored and what was asked for before is never stored, whether the purge is soft or not.
         """
-        if request.method in SAFE_METHODS or not 200 <= response_status < 400:
-            return
-        self._forget(resource_of(request.key))
-        for target in find_changed_targets(request, response_fields):
-            # Another path of the same origin may be another service's.
-            for service in self._services:
-                self._forget((service, request.scheme, request.host, target))
+        return self._removal.purge(purge, now_s)
+
+    def clear(self) -> int:
+        """Forget everything stored and being stored; return how many responses were stored."""
+        return self._removal.clear()
 
     def forget(self, stored: StoredResponse) -> None:
         """Forget one stored response, since it turned out to be of no use."""
         self._store.discard(stored)
-
-    def purge(self, purge: PurgeRequest, now_s: float) -> int:
-        """Forget, or make stale, what a purge asks for, over all services; return how many stored responses it found.
-
-        What is being stored and what was asked for before is never stored, whether the purge is soft or not.
-
-        Args:
-            purge: what to look for.
-            now_s: wall clock.
-        """
-        found, matches = find_purged(self._store, purge, self._to_key_target)
-        for writers in list(self._writers.values()):
-            for writer in list(writers):
-                if matches(writer.stored.key, list(writer.stored.fields)):
-                    writer.abort(NotStored.INVALIDATED)
-        # By tag there is no telling yet: such a response will be refused when it comes.
-        for key in [key for key in self.flights.keys() if matches(key, [])]:  # noqa: SIM118, no dict
-            self.flights.retire_all(key)
-        self._purges.note(matches, now_s)
-        if purge.kind is PurgeKind.ALL and not purge.soft:
-            self._store.clear()
-        else:
-            for stored in found:
-                if not purge.soft:
-                    self._store.discard(stored)
-                elif stored.is_live:  # to replace another one may have needed room
-                    self._store.replace(stored, as_stale(stored, now_s))
-        self._purged += len(found)
-        return len(found)
-
-    def clear(self) -> int:
-        """Forget everything stored and being stored; return how many responses were stored."""
-        for key in {*self._writers, *self.flights.keys()}:
-            self._abort_writers(key)
-        return self._store.clear()
 
     def _freshener(
         self, request: CacheRequest, response: ResponseHead, request_time_s: float, response_time_s: float
@@ -322,43 +283,15 @@ class Cache:
             request.fields,
             length_bytes=length_bytes if part is None else part.span.size,
             max_body_bytes=limit_bytes,
-            on_closed=self._forget_writer,
+            on_closed=self._removal.unwatch,
             part=part,
             base=base,
         )
-        self._services.add(request.service)
-        self._writers.setdefault(stored.key, set()).add(writer)
+        self._removal.watch(writer)
         return writer
-
-    def _forget_writer(self, writer: StoreWriter) -> None:
-        writers = self._writers[writer.stored.key]
-        writers.discard(writer)
-        if not writers:
-            del self._writers[writer.stored.key]
 
     def _rules_of(self, service: int) -> CacheRules:
         return self._rules.get(service, self._default_rules)
-
-    def _to_key_target(self, service: int, target: bytes) -> bytes:
-        return self._rules_of(service).key_target(target)
-
-    def _forget(self, resource: ResourceKey) -> None:
-        """Forget all that is stored of a URL, whatever else its keys hold."""
-        service, scheme, host, target = resource
-        rules = self._rules_of(service)
-        resource = (service, scheme, host, rules.key_target(target))
-        keys: list[PrimaryKey] = [resource]
-        if rules.has_extra:
-            keys = [key for key in {*self._writers, *self.flights.keys()} if resource_of(key) == resource]
-        for key in keys:
-            self._abort_writers(key)
-        self._store.discard_resource(resource)
-
-    def _abort_writers(self, key: PrimaryKey) -> None:
-        """What is asked of the upstream already must answer nobody who comes after this."""
-        self.flights.retire_all(key)
-        for writer in list(self._writers.get(key, ())):
-            writer.abort(NotStored.INVALIDATED)
 
     def _discard_selected(self, request: CacheRequest) -> None:
         stored = self._store.select(request.key, request.fields)
