@@ -57,10 +57,11 @@ class Proxy:
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
         config = self._config(upstream_ports, timeouts, limits, cache, retries)
-        (only,) = config.services
-        upstreams = tuple(replace(one, **(upstream or {})) for one in only.upstreams)
-        services = (replace(only, upstreams=upstreams, **(service or {})),)
-        self.config = replace(config, services=services, **settings)
+        if service or upstream:
+            (only,) = config.services
+            upstreams = tuple(replace(one, **(upstream or {})) for one in only.upstreams)
+            config = replace(config, services=(replace(only, upstreams=upstreams, **(service or {})),))
+        self.config = replace(config, **settings)
         keys = list(self.config.upstream_index())
         self.board = Board.create(slots=1, upstream_keys=keys, serial=next(_SERIALS))
         for index in range(len(keys)):
