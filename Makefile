@@ -29,7 +29,7 @@ SUITE := tests/conformance
 SUITE_STAMP := $(SUITE)/node_modules/.package-lock.json
 
 # Suites about the wire: run once more without the express lane, so that both codecs are held to the same.
-WIRE := balancing cache cache_finer_rules cache_rules collapsing connections forwarding fuzz hostile_clients hostile_upstreams large limits logs reload retries routing streaming timeouts tls_upstreams upgrade
+WIRE := balancing cache cache_finer_rules cache_rules collapsing connections forwarding fuzz hostile_clients hostile_upstreams large limits logs reload retries routing streaming timeouts tls_upstreams trust upgrade
 WIRE_SUITES := $(WIRE:%=tests/system/test_%.py)
 
 BIN := $(VENV)/bin

@@ -22,6 +22,24 @@ class LogFormat(enum.Enum):
     JSON = "json"
 
 
+class ClientField(enum.Enum):
+    """The field in which trusted proxies say who their client is."""
+
+    X_FORWARDED_FOR = "X-Forwarded-For"
+    FORWARDED = "Forwarded"
+
+
+class ProxyProtocol(enum.Enum):
+    """The version of the PROXY protocol that connections to an upstream begin with."""
+
+    V1 = "v1"
+    V2 = "v2"
+
+    @property
+    def version(self) -> int:
+        return 1 if self is ProxyProtocol.V1 else 2
+
+
 @dataclass(frozen=True, slots=True)
 class CacheConfig:
     """The response cache, per worker. Sizes in bytes; ``ttl_s`` is the freshness lifetime of responses without one."""
@@ -90,7 +108,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Caps; 0 means none for ``body_bytes`` and ``upstream_connections``."""
+    """Caps; 0 means none for ``body_bytes``, ``upstream_connections`` and ``connections_per_client``."""
 
     header_bytes: int = 32_768
     header_fields: int = 100
@@ -98,6 +116,7 @@ class Limits:
     body_bytes: int = 0
     connections: int = 10_000
     upstream_connections: int = 0
+    connections_per_client: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +156,19 @@ class AdminConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ForwardedConfig:
+    """Who the client is where a proxy stands in front, and what upstreams are told of it.
+
+    Attributes:
+        believe: the field of trusted proxies that counts; others that say the same kind of thing do not.
+        send: whether upstreams get Forwarded (RFC 7239) beside X-Forwarded-*, whatever was received.
+    """
+
+    believe: ClientField = ClientField.X_FORWARDED_FOR
+    send: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class HostRule:
     """One entry of ``hosts``.
 
@@ -162,6 +194,7 @@ class Upstream:
         query: what is put in front of the request's query; ``""`` for nothing.
         health_uri: origin-form target of the health check, beginning with ``/``.
         weight: share of the traffic, at least 1.
+        proxy_protocol: what connections to it begin with; None for nothing.
     """
 
     url: str
@@ -172,6 +205,7 @@ class Upstream:
     query: str = ""
     health_uri: str = "/"
     weight: int = 1
+    proxy_protocol: ProxyProtocol | None = None
 
     @property
     def authority(self) -> str:
@@ -180,12 +214,15 @@ class Upstream:
 
     @property
     def key(self) -> str:
-        """What health is kept by: the address and the health_uri. Services that name the same server share it."""
-        return f"{self.scheme}://{self.authority}{self.health_uri}"
+        """What health is kept by: address, health_uri, proxy_protocol. Services that name the same server share it."""
+        suffix = f" (PROXY {self.proxy_protocol.value})" if self.proxy_protocol else ""
+        return f"{self.scheme}://{self.authority}{self.health_uri}{suffix}"
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
+    """``proxy_protocol``: whether connections to its address begin with a PROXY header; so for all that share it."""
+
     name: str
     listen: ListenAddress
     balancer: BalancerKind
@@ -193,6 +230,7 @@ class Service:
     upstreams: tuple[Upstream, ...]
     retries: int = 1
     cache: ServiceCacheConfig = field(default_factory=ServiceCacheConfig)
+    proxy_protocol: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,6 +248,7 @@ class Config:
     access_log: AccessLogConfig = field(default_factory=AccessLogConfig)
     admin: AdminConfig = field(default_factory=AdminConfig)
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
+    forwarded: ForwardedConfig = field(default_factory=ForwardedConfig)
 
     def is_cached(self, service: Service) -> bool:
         """Tell whether the cache is on for a service: what that says itself goes before the top-level section."""
@@ -218,6 +257,10 @@ class Config:
     def listen_addresses(self) -> tuple[ListenAddress, ...]:
         """Every address a service listens on, once each, in the order of the file."""
         return tuple(dict.fromkeys(service.listen for service in self.services))
+
+    def introduced_addresses(self) -> frozenset[ListenAddress]:
+        """The addresses on which every connection begins with a PROXY header."""
+        return frozenset(service.listen for service in self.services if service.proxy_protocol)
 
     def upstream_index(self) -> dict[str, int]:
         """Upstream key -> its column on the shared-memory board (services that name the same server share one)."""

@@ -14,9 +14,12 @@ from minato.config.model import (
     BalancerKind,
     CacheConfig,
     CacheKind,
+    ClientField,
+    ForwardedConfig,
     HealthConfig,
     Limits,
     LogFormat,
+    ProxyProtocol,
     Timeouts,
 )
 from minato.config.nodes import Entry, Node, Scalar, describe
@@ -118,9 +121,11 @@ _LIMITS = Section(
         "body_bytes": Key("body_bytes", whole_number(0, _MAX_BODY_BYTES)),
         "connections": Key("connections", whole_number(1, 10_000_000)),
         "upstream_connections": Key("upstream_connections", whole_number(0, 10_000_000)),
+        "connections_per_client": Key("connections_per_client", whole_number(0, 10_000_000)),
     },
 )
 _ACCESS_LOG = Section(AccessLogConfig, {"path": Key("path", log_path), "format": Key("format", member_of(LogFormat))})
+_FORWARDED = Section(ForwardedConfig, {"believe": Key("believe", member_of(ClientField)), "send": Key("send", boolean)})
 _ADMIN = Section(AdminConfig, {"listen": Key("listen", parse_admin_listen)})
 
 SECTIONS: Mapping[str, Section] = {
@@ -130,6 +135,7 @@ SECTIONS: Mapping[str, Section] = {
     "limits": _LIMITS,
     "access_log": _ACCESS_LOG,
     "admin": _ADMIN,
+    "forwarded": _FORWARDED,
 }
 TOP_SCALARS: Mapping[str, Key] = {
     "workers": Key("workers", whole_number(1, 512)),
@@ -142,6 +148,7 @@ SERVICE_SCALARS: Mapping[str, Key] = {
     "listen": Key("listen", parse_listen),
     "balancer": Key("balancer", member_of(BalancerKind)),
     "retries": Key("retries", whole_number(0, 100)),
+    "proxy_protocol": Key("proxy_protocol", boolean),
 }
 SERVICE_LISTS = ("hosts", "upstreams")
 SERVICE_CACHE = "cache"
@@ -160,6 +167,7 @@ UPSTREAM_KEYS: Mapping[str, Key] = {
     "host": Key("host", parse_upstream),
     "health_uri": Key("health_uri", parse_health_uri),
     "weight": Key("weight", whole_number(1, 1_000)),
+    "proxy_protocol": Key("proxy_protocol", member_of(ProxyProtocol)),
 }
 
 

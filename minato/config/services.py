@@ -24,6 +24,7 @@ from minato.config.urls import parse_host_rule
 
 _ALL_ADDRESSES = ""
 _UNSPECIFIED = frozenset({"0.0.0.0", "::"})
+_YAML_BOOLEAN = {True: "true", False: "false"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +41,13 @@ class _Place:
 class ServicesReader:
     """Reads services in the order of the file and remembers what each has taken: names, addresses, hosts."""
 
-    __slots__ = ("_listens", "_names", "_problems", "_rules")
+    __slots__ = ("_introduced", "_listens", "_names", "_problems", "_rules")
 
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
         self._names: dict[str, _Place] = {}
         self._listens: dict[tuple[int, str], _Place] = {}
+        self._introduced: dict[ListenAddress, tuple[bool, _Place]] = {}
         self._rules: dict[tuple[ListenAddress, HostRule], _Place] = {}
 
     def read(self, node: Node, path: str) -> Service | None:
@@ -64,6 +66,7 @@ class ServicesReader:
         if "listen_port" in values:
             listen = ListenAddress(values.get("listen", _ALL_ADDRESSES), values["listen_port"])
             self._check_listen(listen, entries, path)
+            self._check_introduction(listen, values, entries, path)
         hosts = self._read_hosts(node, entries, path, listen)
         upstreams = self._read_upstreams(node, entries, path)
         if SERVICE_CACHE in entries:
@@ -102,6 +105,22 @@ class ServicesReader:
         for other in filter(None, others):
             message = f"{listen} overlaps the address of {other}; leave out listen in both, or give both the same"
             self._problems.add(here.line, join(path, "listen" if listen.host else "listen_port"), message)
+
+    def _check_introduction(
+        self, listen: ListenAddress, values: Mapping[str, object], entries: Mapping[str, Entry], path: str
+    ) -> None:
+        """Report a service that differs about the PROXY protocol from one on its address; it comes before any Host."""
+        key = "proxy_protocol" if "proxy_protocol" in entries else "listen_port"
+        if key not in values:
+            return
+        is_introduced = bool(values.get("proxy_protocol", False))
+        here = _Place(join(path, key), entries[key].line)
+        first, place = self._introduced.setdefault(listen, (is_introduced, here))
+        if first is not is_introduced:
+            message = f"is {_YAML_BOOLEAN[is_introduced]} on {listen}, but {_YAML_BOOLEAN[first]} by {place}"
+            self._problems.add(
+                here.line, join(path, "proxy_protocol"), f"{message}; services on one address must agree"
+            )
 
     def _read_hosts(
         self, node: Node, entries: Mapping[str, Entry], path: str, listen: ListenAddress | None

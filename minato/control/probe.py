@@ -16,6 +16,7 @@ from minato.config.model import HealthConfig, Upstream
 from minato.decide.health import ProbeResult, judge_status
 from minato.net.loop import READ, WRITE, Loop
 from minato.net.resolve import ResolvedAddress
+from minato.protocol.proxy_protocol import render_proxy_header
 
 MAX_HEAD_BYTES = 65_536
 RECV_BYTES = 16_384
@@ -163,6 +164,9 @@ class Probe:
         if code:
             raise OSError(code, os.strerror(code))
         self._limit(self._target.config.http_timeout_s)
+        if self._target.upstream.proxy_protocol is not None:
+            # It is on nobody's behalf: LOCAL, or UNKNOWN. So few bytes are always taken at once.
+            sock.send(render_proxy_header(self._target.upstream.proxy_protocol.version, None))
         if self._target.tls is not None:
             self._wrap(self._target.tls)
             self._step = Step.HANDSHAKE

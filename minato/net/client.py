@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 from minato.decide.route import RouteTable
 from minato.net.stream import Stream
+from minato.protocol.forwarded import Claims
+from minato.protocol.proxy_protocol import Endpoints
 from minato.protocol.render import Persistence
 
 if TYPE_CHECKING:
@@ -19,10 +21,15 @@ class Client(Protocol):
 
     @property
     def address(self) -> str:
-        """The client's address, without port; ``address_bytes`` for the wire."""
+        """The client's address, without port: behind trusted proxies what they say (for logs and limits)."""
 
     @property
-    def address_bytes(self) -> bytes: ...
+    def peer_bytes(self) -> bytes:
+        """The address of whoever connected, on the wire; the client's or a proxy's."""
+
+    @property
+    def claims(self) -> Claims | None:
+        """What a trusted proxy says of the request's client; None where there is none."""
 
     @property
     def routes(self) -> RouteTable:
@@ -42,6 +49,12 @@ class Client(Protocol):
 
     def write(self, data: bytes | memoryview, /) -> None:
         """Queue bytes for the client."""
+
+    def find_endpoints(self) -> Endpoints | None:
+        """Return the ends of the client's connection for a PROXY header; None where there is none."""
+
+    def enter(self) -> bool:
+        """Count the present exchange for a client behind a trusted proxy; tell whether it has not too many."""
 
     def continue_request(self) -> None:
         """The exchange wants the body (again)."""
@@ -69,15 +82,23 @@ class Nobody:
     is_congested = False
     sink: Stream | None = None
 
-    def __init__(self, address: str, routes: RouteTable) -> None:
-        self.address = address
-        self.address_bytes = address.encode("ascii")
-        self.routes = routes
+    def __init__(self, client: Client) -> None:
+        """Stand in for ``client``, whose present request it is."""
+        self.address = client.address
+        self.peer_bytes = client.peer_bytes
+        self.claims = client.claims
+        self.routes = client.routes
 
     def __repr__(self) -> str:
         return f"<Nobody in place of {self.address}>"
 
     def write(self, data: bytes | memoryview, /) -> None: ...
+
+    def find_endpoints(self) -> Endpoints | None:
+        return None
+
+    def enter(self) -> bool:
+        return True
 
     def continue_request(self) -> None: ...
 

@@ -25,7 +25,7 @@ OnFailed = Callable[[str, bool], None]
 
 
 class Connector:
-    """One attempt to connect; it ends with one of its two callbacks, or with ``close``.
+    """One attempt to connect; it ends with one of its two callbacks, or with ``close``. ``preamble`` goes first.
 
     Attributes:
         is_accepted: whether an address took the connection, so that only TLS is missing.
@@ -40,6 +40,7 @@ class Connector:
         on_connected: OnConnected,
         on_failed: OnFailed,
         on_crash: Callable[[], None],
+        preamble: bytes = b"",
     ) -> None:
         self._loop = loop
         self._upstream = upstream
@@ -47,6 +48,7 @@ class Connector:
         self._on_connected = on_connected
         self._on_failed = on_failed
         self.on_crash = on_crash
+        self._preamble = preamble
         self._addresses: list[ResolvedAddress] = list(upstream.addresses)
         self._sock: socket.socket | None = None
         self.is_accepted = False
@@ -100,10 +102,23 @@ class Connector:
             self._address_failed(code)
             return
         self.is_accepted = True
+        if self._preamble and not self._send_preamble(sock):
+            return
         if self._tls is None:
             self._succeed(sock)
         else:
             self._begin_handshake(sock, self._tls)
+
+    def _send_preamble(self, sock: socket.socket) -> bool:
+        """Send what goes first; it is far less than any new socket takes."""
+        try:
+            if sock.send(self._preamble) == len(self._preamble):
+                return True
+            why = "it takes no PROXY header"
+        except OSError as error:
+            why = describe_error(error)
+        self._fail(why, refused=False)
+        return False
 
     def _address_failed(self, code: int) -> None:
         words = _WORDS.get(code, errno.errorcode.get(code, str(code)))

@@ -14,6 +14,7 @@ from minato.caching.cache import Cache
 from minato.caching.rules import CacheRules
 from minato.caching.stored import StoredResponse
 from minato.config.model import Config
+from minato.decide.clients import ClientCap
 from minato.decide.pool import IdlePool
 from minato.errors import ExchangeError, Source
 from minato.net.codecs import Codecs
@@ -22,6 +23,8 @@ from minato.net.loop import Loop
 from minato.net.runtime import ServiceRuntime, UpstreamRuntime
 from minato.net.splice import PipePool
 from minato.net.upstream import UpstreamConnection
+from minato.protocol.forwarded import Claims, read_claims
+from minato.protocol.message import RequestHead
 from minato.shared.board import Board, WorkerRow
 from minato.telemetry.access_log import AccessLog
 
@@ -61,6 +64,8 @@ class WorkerContext:
         draining: whether every response is to close its connection.
         date: the HTTP-date of this second.
         trusts_some: whether there are trusted proxies at all.
+        sends_forwarded: whether every request to an upstream has Forwarded.
+        per_client: limits.connections_per_client.
     """
 
     def __init__(
@@ -101,6 +106,8 @@ class WorkerContext:
         self._upstream_cap = config.limits.upstream_connections
         self._trusted: dict[str, bool] = {}
         self.trusts_some = bool(config.trusted_proxies)
+        self.sends_forwarded = config.forwarded.send
+        self.per_client = ClientCap(config.limits.connections_per_client)
         self.date = b""
         self._clock = loop.timer(self._tick)
         self._tick()
@@ -112,7 +119,7 @@ class WorkerContext:
         self._clock.set(1.0 - wall_s % 1.0)
 
     def is_trusted(self, client: str) -> bool:
-        """Tell whether X-Forwarded-* from that address are believed."""
+        """Tell whether that address is a trusted proxy's."""
         networks = self.config.trusted_proxies
         if not networks:
             return False
@@ -123,6 +130,12 @@ class WorkerContext:
                 self._trusted.clear()
             known = self._trusted[client] = any(address in network for network in networks)
         return known
+
+    def read_claims(self, head: RequestHead, peer: str) -> Claims:
+        """Return what a trusted peer says of a request's client."""
+        return read_claims(
+            head, peer, self.is_trusted, self.config.forwarded.believe, sends_forwarded=self.sends_forwarded
+        )
 
     def pick_upstream(self, service: ServiceRuntime, tried: tuple[int, ...]) -> UpstreamRuntime | None:
         """Choose a healthy upstream with room whose position was not tried yet; None where there is none.
@@ -189,7 +202,8 @@ class WorkerContext:
             self.config.timeouts,
             self.codecs.make_client_codec(),
             self._tls,
-            self._keep_idle,
+            # One that began with a client's address cannot serve another client.
+            UpstreamConnection.close if upstream.proxy_protocol else self._keep_idle,
             self._forget_idle,
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import enum
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from minato.decide.route import RouteTable
@@ -17,14 +18,17 @@ from minato.errors import RequestError
 from minato.net.context import WorkerContext
 from minato.net.exchange import Exchange
 from minato.net.hits import answer_hit
+from minato.net.introduction import read_endpoints
 from minato.net.record import record_refused_head
 from minato.net.splice import MIN_SPLICE_BYTES, Moved, Splice
 from minato.net.stream import Stream
 from minato.net.tunnel import Tunnel
 from minato.net.upstream import UpstreamConnection
 from minato.protocol.codec import ServerCodec, Signal
+from minato.protocol.forwarded import Claims
 from minato.protocol.guard import Malformed
 from minato.protocol.message import Fields, Framing, RequestHead
+from minato.protocol.proxy_protocol import Endpoints
 from minato.protocol.render import Persistence, reason_phrase, render_interim, render_response
 
 _LINGER_S: Final = 2.0
@@ -62,10 +66,13 @@ class Downstream:
     """One client connection.
 
     Attributes:
-        address: the client's address without port; ``address_bytes`` for the wire.
+        peer: the address of whoever connected, without port; ``peer_bytes`` for the wire.
+        address: the client's: the peer's, unless that is a trusted proxy that names another for the present request.
+        claims: what a trusted proxy says of the present request's client; None from others.
         routes: of the configured address it came in on.
         state: what it is doing.
         half_closed: whether the client has sent its FIN.
+        told: the ends of its connection as a PROXY header told them; None where there was none.
         stream: its stream; while it is congested no more is to be written until the exchange hears on_client_drained.
         write: queues bytes for the client.
     """
@@ -75,6 +82,7 @@ class Downstream:
         "_codec",
         "_context",
         "_exchange",
+        "_is_counted",
         "_is_fed",
         "_is_own_wish",
         "_on_closed",
@@ -86,12 +94,16 @@ class Downstream:
         "_timeouts",
         "_timer",
         "_tunnel",
+        "_vouches",
         "address",
-        "address_bytes",
+        "claims",
         "half_closed",
+        "peer",
+        "peer_bytes",
         "routes",
         "state",
         "stream",
+        "told",
         "write",
     )
 
@@ -103,8 +115,12 @@ class Downstream:
         routes: RouteTable,
         on_closed: Callable[[Downstream], None],
     ) -> None:
-        self.address = address
-        self.address_bytes = address.encode("ascii")
+        self.peer = self.address = address
+        self.peer_bytes = address.encode("ascii")
+        self.claims: Claims | None = None
+        self.told: Endpoints | None = None
+        self._vouches = context.trusts_some and context.is_trusted(address)  # whether it is a trusted proxy
+        self._is_counted = False  # whether the present request counts for a client behind a proxy
         self.routes = routes
         self.state = _WAITING
         self.half_closed = False
@@ -130,7 +146,7 @@ class Downstream:
         self._timer.set(self._timeouts.client_header_s)
 
     def __repr__(self) -> str:
-        return f"<Downstream {self.address} {self.state.value}, request {self._requests}>"
+        return f"<Downstream {self.peer} {self.state.value}, request {self._requests}>"
 
     @property
     def is_idle(self) -> bool:
@@ -146,6 +162,26 @@ class Downstream:
     @property
     def sink(self) -> Stream | None:
         return self.stream if self.stream.can_splice else None
+
+    def enter(self) -> bool:
+        """Count the present exchange for a client behind a trusted proxy; tell whether it has not too many."""
+        if self._context.is_trusted(self.address):
+            return True  # it asks for itself
+        self._is_counted = self._context.per_client.enter(self.address)
+        return self._is_counted
+
+    def find_endpoints(self) -> Endpoints | None:
+        """Return the ends of the client's connection for a PROXY header; None where nobody can tell any more."""
+        told = self.told or read_endpoints(self.stream.sock)
+        if told is None or self.address == self.peer:
+            return told
+        return replace(told, source=self.address, source_port=0)  # no proxy says from which port it was asked
+
+    def _leave(self) -> None:
+        """The present exchange is over: it counts no more."""
+        if self._is_counted:
+            self._is_counted = False
+            self._context.per_client.leave(self.address)
 
     def continue_request(self) -> None:
         """The exchange wants the body (again)."""
@@ -168,6 +204,8 @@ class Downstream:
         """The response is complete; go on with the next request, or close."""
         exchange, self._exchange = self._exchange, None
         self._splice = None
+        if self._is_counted:
+            self._leave()
         if persistence is _CLOSE or self._request_open:
             # One that wants to go on may be sending its next request just now (RFC 9112, 9.6).
             self._is_own_wish = exchange is not None and exchange.head.keep_alive
@@ -184,6 +222,7 @@ class Downstream:
     def abort_exchange(self, *, reset: bool) -> None:
         """The response cannot be completed: close so that the client sees it, with a RST where only that shows it."""
         self._exchange = self._splice = None
+        self._leave()
         self._reset_at_end = reset
         self._begin_closing()
 
@@ -213,6 +252,7 @@ class Downstream:
             return
         self.state = _CLOSED
         self._timer.close()
+        self._leave()
         exchange, self._exchange = self._exchange, None
         try:
             if exchange is not None:
@@ -362,6 +402,8 @@ class Downstream:
         self._timer.cancel()
         self._requests += 1
         self._request_open = True
+        if self._vouches:
+            self._identify(head)
         if head.framing is Framing.NONE or (head.framing is Framing.LENGTH and not head.length_bytes):
             self._request_open = self._codec.next_event() is not Signal.END
             if self._context.cache is not None and answer_hit(self._context, self, head):
@@ -377,6 +419,8 @@ class Downstream:
         """A whole request came in one piece, and nothing behind it: answer it from the cache, or begin its exchange."""
         self._requests += 1
         context = self._context
+        if self._vouches:
+            self._identify(head)
         if context.cache is not None and answer_hit(context, self, head):
             self._timer.set(self._timeouts.client_idle_s)
             return
@@ -384,6 +428,11 @@ class Downstream:
         self.state = _EXCHANGING
         exchange = self._exchange = Exchange(context, self, head, True)
         exchange.begin(data[-head.length_bytes :] if head.length_bytes else b"")
+
+    def _identify(self, head: RequestHead) -> None:
+        """A trusted proxy's request: find out whose it is."""
+        self.claims = self._context.read_claims(head, self.peer)
+        self.address = self.claims.client
 
     def _update_reading(self) -> None:
         if self.state in (_CLOSED, _TUNNEL) or self.half_closed:
@@ -408,7 +457,7 @@ class Downstream:
         self.write(
             render_response(status, reason_phrase(status), fields, Framing.LENGTH, len(public), b"close") + public
         )
-        record_refused_head(context, self.address, status, len(public), reason)
+        record_refused_head(context, self.peer, status, len(public), reason)
         self._begin_closing()
 
     # -- ends
@@ -442,6 +491,7 @@ class Downstream:
     def _give_up_request(self, exchange: Exchange) -> None:
         """The client ended in the middle of a body, so the rest will never come. What was answered still goes out."""
         self._exchange = self._splice = None
+        self._leave()
         exchange.on_client_left()
         self._begin_closing()
 
@@ -475,6 +525,7 @@ class Downstream:
 
     def _on_tunnel_closed(self) -> None:
         self.state = _CLOSED
+        self._leave()
         exchange, self._exchange = self._exchange, None
         try:
             if exchange is not None:

@@ -197,6 +197,9 @@ class Exchange(Sharing):
         cap = context.body_cap
         if cap and head.length_bytes > cap:
             raise RequestError(413, "the request's body is too large")
+        client = self._client
+        if client.claims is not None and not client.enter():
+            raise ExchangeError(503, "too many connections", source=Source.DOWNSTREAM, fields=((b"retry-after", b"1"),))
         return context.services[index]
 
     def _answer_from_cache(self, service: ServiceRuntime) -> bool:
@@ -207,7 +210,7 @@ class Exchange(Sharing):
         rules = context.cache_rules[service.index]
         if rules is not None and not rules.enabled:
             return False
-        request = build_cache_request(context, self._client.address, self.head, service.index)
+        request = build_cache_request(context, self._client.claims, self.head, service.index)
         self._cache = CacheSession(context.cache, request)
         return self._look_up(may_wait=True)
 
@@ -232,7 +235,7 @@ class Exchange(Sharing):
         """A stale response answered: have it validated by an exchange that no client waits for (RFC 5861, 3)."""
         context, client = self._context, self._client
         head = self.head if self.head.method == b"GET" else replace(self.head, method=b"GET", memo=None)
-        exchange = Exchange(context, Nobody(client.address, client.routes), head, True)
+        exchange = Exchange(context, Nobody(client), head, True)
         exchange._service, exchange._cache = self._service, cache.begin_validation(exchange)
         context.unattended.add(exchange)
         context.row.add(Counter.CACHE_VALIDATIONS)

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from minato.caching.request import CacheRequest
+from minato.net.client import Client
 from minato.net.context import WorkerContext
 from minato.net.runtime import UpstreamRuntime
-from minato.protocol.fields import Fields, first_value
+from minato.protocol.fields import Fields
 from minato.protocol.forward import forward_request_fields, forward_request_lines, join_target
+from minato.protocol.forwarded import Claims, render_element
 from minato.protocol.message import Framing, RequestHead
 from minato.protocol.render import render_lines, render_request_head
 
 
-def build_cache_request(context: WorkerContext, client: str, head: RequestHead, service: int) -> CacheRequest:
+def build_cache_request(context: WorkerContext, claims: Claims | None, head: RequestHead, service: int) -> CacheRequest:
     """Return the request as the cache sees it.
 
-    What is forwarded and names another resource must be in the key: a trusted proxy's X-Forwarded-Proto and -Host are.
+    What is forwarded and names another resource must be in the key: what a trusted proxy says of scheme and host is.
     """
     fields = head.block.end_to_end
-    trusted = context.is_trusted(client)
-    proto = first_value(fields, b"x-forwarded-proto") if trusted else None
-    host = first_value(fields, b"x-forwarded-host") if trusted else None
+    host = head.host if claims is None else claims.host.lower()
     rules = context.cache_rules[service]
     return CacheRequest(
         method=head.method,
-        scheme=proto or b"http",
-        host=head.host if host is None or host == head.host else head.host + b" " + host,
+        scheme=b"http" if claims is None else claims.scheme,
+        host=head.host if host == head.host else head.host + b" " + host,
         target=head.path if rules is None else rules.key_target(head.path),
         fields=fields,
         has_body=head.framing is not Framing.NONE,
@@ -36,7 +36,7 @@ def build_cache_request(context: WorkerContext, client: str, head: RequestHead, 
 
 def render_upstream_request(
     context: WorkerContext,
-    client: bytes,
+    client: Client,
     head: RequestHead,
     upstream: UpstreamRuntime,
     altered: Fields | None = None,
@@ -46,29 +46,33 @@ def render_upstream_request(
 
     Args:
         context: the worker's.
-        client: its address.
+        client: where it came from.
         head: of the request.
         upstream: where it goes.
         altered: its end-to-end fields if they are not its own.
         target: its path and query if they are not its own.
     """
+    peer = client.peer_bytes
     memo = head.memo
     is_own = altered is None and target is None
     if memo is not None and is_own:
         rendered = memo.rendered
-        if rendered is not None and rendered[0] is upstream and rendered[1] == client:
+        # The same head from the same peer makes the same claims.
+        if rendered is not None and rendered[0] is upstream and rendered[1] == peer:
             return rendered[2]
-    trusted = context.trusts_some and context.is_trusted(client.decode("ascii"))
-    if altered is None and not trusted:
-        lines = forward_request_lines(head, client, upstream.authority)
+    claims = client.claims
+    if altered is None and claims is None:
+        lines = forward_request_lines(head, peer, upstream.authority)
     else:
         fields = altered if altered is not None else head.block.end_to_end
-        lines = render_lines(forward_request_fields(head, fields, client, trusted, upstream.authority))
+        lines = render_lines(forward_request_fields(head, fields, peer, claims, upstream.authority))
+    if context.sends_forwarded and claims is None:
+        lines += b"forwarded: %b\r\n" % render_element(peer, head.host_as_sent)
     if target is None:
         target = head.path
     if upstream.prefix or upstream.query:
         target = join_target(upstream.prefix, upstream.query, target)
     wire = render_request_head(head.method, target, lines, head.framing, head.length_bytes)
     if memo is not None and memo.is_exact and is_own:
-        memo.rendered = (upstream, client, wire)
+        memo.rendered = (upstream, peer, wire)
     return wire

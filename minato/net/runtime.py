@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from minato.config.model import Config, ListenAddress, Service, Upstream
+from minato.config.model import Config, ListenAddress, ProxyProtocol, Service, Upstream
 from minato.decide.balance import Balancer, make_balancer
 from minato.decide.route import RouteTable
 from minato.net.resolve import ResolvedAddress
@@ -19,13 +19,15 @@ class UpstreamRuntime:
         url: as in the config, for logs.
         index: its column on the shared-memory board.
         position: its place in the service.
-        origin: what pooled connections are kept by: the same number for the same scheme, host and port.
+        origin: what pooled connections are kept by: the same number for the same scheme, host, port and
+            proxy_protocol.
         port: to find out connects that met themselves.
         authority: ``host:port`` on the wire.
         server_name: for TLS (SNI and the certificate).
         is_tls: whether it is spoken to by TLS.
         prefix: what goes in front of the request's path.
         query: what goes in front of the request's query.
+        proxy_protocol: the version of the PROXY header that connections begin with; 0: none.
         addresses: what its name resolved to, in the order to try; empty when it did not.
     """
 
@@ -40,6 +42,7 @@ class UpstreamRuntime:
     prefix: bytes
     query: bytes
     addresses: tuple[ResolvedAddress, ...]
+    proxy_protocol: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +84,13 @@ def build_services(
         active: exchanges in flight by column of the board.
     """
     columns = config.upstream_index()
-    origins: dict[tuple[str, str, int], int] = {}
+    origins: dict[tuple[str, str, int, ProxyProtocol | None], int] = {}
     services = []
     for index, service in enumerate(config.services):
         upstreams = []
         for position, upstream in enumerate(service.upstreams):
-            origin = origins.setdefault((upstream.scheme, upstream.host, upstream.port), len(origins))
+            place = (upstream.scheme, upstream.host, upstream.port, upstream.proxy_protocol)
+            origin = origins.setdefault(place, len(origins))
             upstreams.append(_build_upstream(upstream, position, origin, columns[upstream.key], addresses))
         services.append(_build_service(config, index, slot, tuple(upstreams), active))
     return tuple(services)
@@ -133,4 +137,5 @@ def _build_upstream(
         prefix=upstream.path.encode("ascii"),
         query=upstream.query.encode("ascii"),
         addresses=tuple(addresses.get(upstream.key, ())),
+        proxy_protocol=upstream.proxy_protocol.version if upstream.proxy_protocol else 0,
     )

@@ -13,11 +13,13 @@ from minato.config.model import Config
 from minato.net.bound import BoundListener
 from minato.net.context import WorkerContext
 from minato.net.downstream import Downstream
+from minato.net.introduction import Introduction
 from minato.net.loop import EXCLUSIVE, READ, Loop
 from minato.net.record import record_refused_head
 from minato.net.resolve import ResolvedAddress
 from minato.net.runtime import build_routes, build_services
 from minato.protocol.message import Framing
+from minato.protocol.proxy_protocol import Endpoints, ProxyHeader
 from minato.protocol.render import reason_phrase, render_response
 from minato.shared.board import Board
 from minato.telemetry.access_log import AccessLog
@@ -27,7 +29,7 @@ log = logging.getLogger("minato.server")
 _ACCEPTS_PER_EVENT: Final = 64
 _ACCEPTS_IN_SWEEP: Final = 65_536
 _ACCEPT_PAUSE_S: Final = 0.1
-_TELL_FULL_S: Final = 10.0
+_TELL_EVERY_S: Final = 10.0
 _OUT_OF_RESOURCES: Final = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
 _MAPPED_IPV4: Final = "::ffff:"
 _SERVICE_UNAVAILABLE: Final = 503
@@ -65,8 +67,9 @@ class Server:
         self._loop = loop
         self._row = board.row(slot)
         self._limit = config.limits.connections
-        self._write_timeout_s = config.timeouts.write_s
+        self._header_timeout_s = config.timeouts.client_header_s
         self._routes = build_routes(config)
+        self._introduced = config.introduced_addresses()
         self._context = WorkerContext(
             config=config,
             loop=loop,
@@ -76,11 +79,12 @@ class Server:
             access_log=access_log,
             wake_health=wake_health,
         )
+        self._caps_clients = self._context.per_client.is_set
         self._own = list(own)
         self._orphans = list(orphans)
-        self._told_full_s = -_TELL_FULL_S
+        self._told_s: dict[str, float] = {}  # when, by what was told
         self._accepting: dict[int, BoundListener] = {}
-        self._clients: set[Downstream] = set()
+        self._clients: set[Downstream | Introduction] = set()
         self._forget_client = self._forget  # one object for all connections
         self._resume = loop.timer(self._resume_accepting)
         self._deadline = loop.timer(self._on_drain_deadline)
@@ -178,6 +182,7 @@ class Server:
     def _accept(self, listener: BoundListener, most: int) -> None:
         # What socket.accept does, less the wrapping of the socket's numbers in enums: 2 us of 10.
         accept, family = listener.sock._accept, int(listener.sock.family)  # type: ignore[attr-defined]
+        begin = self._await_introduction if listener.address in self._introduced else self._serve
         for _ in range(most):
             try:
                 fd, peer = accept()
@@ -190,21 +195,70 @@ class Server:
                 continue  # the client gave up while it was waiting (ECONNABORTED and the like)
             sock = socket.SocketType(family, socket.SOCK_STREAM, 0, fd)
             sock.setblocking(False)
-            self._serve(sock, peer[0], listener)
+            begin(sock, peer[0].removeprefix(_MAPPED_IPV4), listener)
 
-    def _serve(self, sock: socket.SocketType, peer: str, listener: BoundListener) -> None:
-        peer = peer.removeprefix(_MAPPED_IPV4)
+    def _serve(
+        self, sock: socket.SocketType, peer: str, listener: BoundListener, told: Endpoints | None = None
+    ) -> None:
+        """Serve a connection; ``told`` is what its PROXY header said."""
         if len(self._clients) >= self._limit:
+            self._tell("limits.connections: all %d are in use; further clients get a 503", self._limit)
             self._turn_away(sock, peer)
             return
-        self._clients.add(Downstream(self._context, sock, peer, self._routes[listener.address], self._forget_client))
+        if self._caps_clients and not self._enter(peer):
+            self._tell("limits.connections_per_client: %s has as many as it may; further ones get a 503", peer)
+            self._turn_away(sock, peer)
+            return
+        client = Downstream(self._context, sock, peer, self._routes[listener.address], self._forget_client)
+        client.told = told
+        self._clients.add(client)
         self._row.connection_begun()
 
+    def _enter(self, peer: str) -> bool:
+        """Count a client's connection. That of a trusted proxy is for many; their requests are counted one by one."""
+        return self._context.is_trusted(peer) or self._context.per_client.enter(peer)
+
+    def _await_introduction(self, sock: socket.SocketType, peer: str, listener: BoundListener) -> None:
+        """Read the PROXY header of a connection first. Where there are trusted proxies, nobody else's is believed."""
+        context = self._context
+        if len(self._clients) >= self._limit:
+            self._tell("limits.connections: all %d are in use; further clients get a 503", self._limit)
+            self._turn_away(sock, peer)
+        elif context.trusts_some and not context.is_trusted(peer):
+            self._tell("PROXY protocol: %s is none of trusted_proxies; its connections are closed", peer)
+            sock.close()
+        else:
+            self._clients.add(
+                Introduction(
+                    self._loop,
+                    sock,
+                    peer,
+                    self._header_timeout_s,
+                    lambda waiting, sock, header: self._introduce(waiting, sock, header, listener),
+                    self._forget_introduction,
+                )
+            )
+            self._row.connection_begun()
+
+    def _introduce(
+        self, waiting: Introduction, sock: socket.SocketType, header: ProxyHeader, listener: BoundListener
+    ) -> None:
+        """The header came: serve the connection as its client's."""
+        self._clients.discard(waiting)
+        self._row.connection_over()
+        told = header.endpoints
+        self._serve(sock, waiting.peer if told is None else told.source, listener, told)
+        self._check_drained()
+
+    def _tell(self, message: str, *values: object) -> None:
+        """Log what strangers can bring about again and again, but not each time."""
+        now_s = self._loop.now_s
+        if now_s - self._told_s.get(message, -_TELL_EVERY_S) >= _TELL_EVERY_S:
+            self._told_s[message] = now_s
+            log.warning(message, *values)
+
     def _turn_away(self, sock: socket.SocketType, peer: str) -> None:
-        """Answer a connection over the limit with a 503, as far as that goes without waiting."""
-        if self._loop.now_s - self._told_full_s >= _TELL_FULL_S:
-            self._told_full_s = self._loop.now_s
-            log.warning("limits.connections: all %d are in use; further clients get a 503", self._limit)
+        """Answer a connection over a limit with a 503, as far as that goes without waiting."""
         record_refused_head(self._context, peer, _SERVICE_UNAVAILABLE, 0, "too many connections")
         body = b"too many connections\n"
         fields = [(b"content-type", b"text/plain"), (b"retry-after", b"1"), (b"date", self._context.date)]
@@ -230,10 +284,19 @@ class Server:
 
     # -- ending
 
+    def _forget_introduction(self, waiting: Introduction, reason: str) -> None:
+        if reason:
+            self._tell("PROXY protocol: a connection of %s was closed: %s", waiting.peer, reason)
+        self._clients.discard(waiting)
+        self._row.connection_over()
+        self._check_drained()
+
     def _forget(self, client: Downstream) -> None:
         if client in self._clients:
             self._clients.remove(client)
             self._row.connection_over()
+            if self._caps_clients and not self._context.is_trusted(client.peer):
+                self._context.per_client.leave(client.peer)
             if self._on_drained is not None:
                 self._check_drained()
 

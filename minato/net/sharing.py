@@ -144,7 +144,7 @@ class Sharing(Uplink):
         """The client left. If others wait for the response, it is fetched for them; tell whether that is so."""
         if self._cache is None or not self._cache.is_awaited or isinstance(self._client, Nobody):
             return False
-        self._client = Nobody(self._client.address, self._client.routes)
+        self._client = Nobody(self._client)
         self._context.unattended.add(self)
         self.on_pace_changed()
         return True

@@ -26,6 +26,7 @@ from minato.net.stream import Stream
 from minato.net.upstream import UpstreamConnection, UpstreamOwner
 from minato.protocol import render
 from minato.protocol.message import Framing, RequestHead
+from minato.protocol.proxy_protocol import render_proxy_header
 from minato.shared.board import Counter
 
 if TYPE_CHECKING:
@@ -172,6 +173,8 @@ class Uplink(UpstreamOwner):
             return
         self._go(_CONNECTING)
         self._connection = connection = context.new_connection(upstream)
+        if upstream.proxy_protocol:
+            connection.preamble = render_proxy_header(upstream.proxy_protocol, self._client.find_endpoints())
         connection.connect(self)
 
     def _pick_upstream(self, service: ServiceRuntime) -> UpstreamRuntime:
@@ -187,10 +190,10 @@ class Uplink(UpstreamOwner):
         self._go(_AWAITING_HEAD)
         head, context, cache = self.head, self._context, self._cache
         if cache is None:
-            wire = render_upstream_request(context, self._client.address_bytes, head, upstream)
+            wire = render_upstream_request(context, self._client, head, upstream)
         else:
             altered, target = cache.fields_to_forward(context.loop.wall_s), cache.target_to_forward(head.path)
-            wire = render_upstream_request(context, self._client.address_bytes, head, upstream, altered, target)
+            wire = render_upstream_request(context, self._client, head, upstream, altered, target)
         if not self.request_complete:
             connection.send_head(head, wire)
             for piece in self._replay or ():

@@ -71,6 +71,7 @@ class UpstreamConnection:
     Attributes:
         upstream: whose connection it is.
         state: what it is doing.
+        preamble: what it begins with, before TLS: a PROXY header. To be set before ``connect``.
         reused: whether it has served an exchange before the present one.
         response_bytes: what was received for the present exchange; none from a stale pooled connection.
         idle_since_s: monotonic second at which it went into the pool.
@@ -97,6 +98,7 @@ class UpstreamConnection:
         "_timeouts",
         "_tls",
         "idle_since_s",
+        "preamble",
         "refused",
         "response_bytes",
         "reused",
@@ -118,6 +120,7 @@ class UpstreamConnection:
     ) -> None:
         self.upstream = upstream
         self.state = _CONNECTING
+        self.preamble = b""
         self.reused = False
         self.refused = False
         self.response_bytes = 0
@@ -170,7 +173,13 @@ class UpstreamConnection:
         self._owner = self._latest_owner = owner
         self.timer.set(self._timeouts.connect_s)
         self._connector = Connector(
-            self._loop, self.upstream, self._tls, self._on_connected, self._on_connect_failed, self.on_crash
+            self._loop,
+            self.upstream,
+            self._tls,
+            self._on_connected,
+            self._on_connect_failed,
+            self.on_crash,
+            self.preamble,
         )
         self._connector.start()
 

@@ -6,6 +6,7 @@ Framing fields are taken out here too: what leaves minato is framed anew by prot
 from __future__ import annotations
 
 from minato.protocol.fields import FieldBlock, Fields, field_values, first_value, is_forwarded_name, strip_hop_by_hop
+from minato.protocol.forwarded import Claims
 from minato.protocol.message import RequestHead, ResponseHead
 from minato.protocol.render import render_lines, render_response_head
 
@@ -15,29 +16,32 @@ _MADE_ANEW = frozenset([b"host", b"x-forwarded-for", b"x-forwarded-proto", b"x-f
 _VIA_LINE = b"via: 1.1 minato\r\n"
 
 
-def forward_request_fields(head: RequestHead, fields: Fields, client: bytes, trusted: bool, authority: bytes) -> Fields:
+def forward_request_fields(
+    head: RequestHead, fields: Fields, client: bytes, claims: Claims | None, authority: bytes
+) -> Fields:
     """Return the fields of the request to the upstream, but for its framing.
 
     Args:
         head: the request as received.
         fields: its end-to-end fields (`strip_hop_by_hop`), perhaps altered by the cache.
         client: the address the request came from, without port.
-        trusted: whether that address is a proxy whose X-Forwarded-* are believed.
+        claims: what that address says of its client, if it is a trusted proxy's.
         authority: the upstream's, used as Host where the client (HTTP/1.0) sent none.
     """
     forwarded: Fields = [(b"host", head.host_as_sent or authority)]
     # RFC 9110, 10.1.1: an expectation of an HTTP/1.0 client, or of one without a body, is not passed on.
     dropped = _MADE_ANEW if head.expects_continue else _MADE_ANEW | {b"expect"}
     forwarded += [
-        (name, value) for name, value in fields if name not in dropped and (trusted or not is_forwarded_name(name))
+        (name, value)
+        for name, value in fields
+        if name not in dropped and (not is_forwarded_name(name) or (claims is not None and claims.passes(name)))
     ]
-    previous = field_values(fields, b"x-forwarded-for") if trusted else []
-    forwarded.append((b"x-forwarded-for", b", ".join([*previous, client])))
-    proto = first_value(fields, b"x-forwarded-proto") if trusted else None
-    forwarded.append((b"x-forwarded-proto", proto or b"http"))
-    host = first_value(fields, b"x-forwarded-host") if trusted else None
-    if host or head.host_as_sent:
-        forwarded.append((b"x-forwarded-host", host or head.host_as_sent))
+    if claims is not None:
+        forwarded += claims.fields
+    else:
+        forwarded += [(b"x-forwarded-for", client), (b"x-forwarded-proto", b"http")]
+        if head.host_as_sent:
+            forwarded.append((b"x-forwarded-host", head.host_as_sent))
     forwarded.append((b"via", _via(head.version)))
     if head.upgrade:
         forwarded += [(b"connection", b"upgrade"), (b"upgrade", b", ".join(field_values(head.fields, b"upgrade")))]
@@ -50,7 +54,7 @@ def forward_request_lines(head: RequestHead, client: bytes, authority: bytes) ->
     What follows from the block of fields alone is kept with the block.
     """
     if head.version < _HTTP_1_1 or head.upgrade or head.expects_continue or head.target[:1] != b"/":
-        fields = forward_request_fields(head, head.block.end_to_end, client, False, authority)
+        fields = forward_request_fields(head, head.block.end_to_end, client, None, authority)
         return render_lines(fields)
     block = head.block
     if block.cookie is not None:

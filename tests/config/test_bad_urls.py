@@ -197,6 +197,23 @@ TOGETHER = [
         "8: services[1].listen: [::]:80 overlaps the address of services[0] (line 3); "
         "leave out listen in both, or give both the same",
     ),
+    bad(
+        "the PROXY protocol in the first of two",
+        TWO.replace("name: a", "name: a\n  proxy_protocol: true"),
+        "8: services[1].proxy_protocol: is false on *:80, but true by services[0].proxy_protocol (line 3); "
+        "services on one address must agree",
+    ),
+    bad(
+        "the PROXY protocol in the second of two",
+        TWO.replace("name: b", "name: b\n  proxy_protocol: true"),
+        "7: services[1].proxy_protocol: is true on *:80, but false by services[0].listen_port (line 3); "
+        "services on one address must agree",
+    ),
+    bad(
+        "a wrong value for the PROXY protocol in one of two",
+        TWO.replace("name: a", "name: a\n  proxy_protocol: v2").replace("name: b", "name: b\n  proxy_protocol: true"),
+        "3: services[0].proxy_protocol: expected true or false, got v2",
+    ),
 ]
 
 

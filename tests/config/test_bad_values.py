@@ -139,6 +139,21 @@ VALUES = [
     ),
     bad("one proxy without a list", "trusted_proxies: 10.0.0.1\n", "1: trusted_proxies: expected a list, got 10.0.0.1"),
     bad(
+        "a field that nobody believes",
+        "forwarded:\n  believe: X-Real-IP\n",
+        '2: forwarded.believe: expected "X-Forwarded-For" or "Forwarded", got X-Real-IP',
+    ),
+    bad(
+        "a version of the PROXY protocol that is none",
+        upstream("http://u", "proxy_protocol: 2"),
+        '7: services[0].upstreams[0].proxy_protocol: expected "v1" or "v2", got 2; did you mean "v2"?',
+    ),
+    bad(
+        "a negative cap for one client",
+        "limits: {connections_per_client: -1}\n",
+        "1: limits.connections_per_client: -1 is out of range: at least 0",
+    ),
+    bad(
         "a name to listen on",
         service("listen: localhost"),
         '7: services[0].listen: "localhost" is not an IP address; write one such as "127.0.0.1" '

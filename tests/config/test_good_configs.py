@@ -15,12 +15,15 @@ from minato.config import (
     BalancerKind,
     CacheConfig,
     CacheKind,
+    ClientField,
     Config,
+    ForwardedConfig,
     HealthConfig,
     HostRule,
     Limits,
     ListenAddress,
     LogFormat,
+    ProxyProtocol,
     Service,
     Timeouts,
     Upstream,
@@ -51,9 +54,10 @@ def test_what_is_left_out_has_the_defaults_of_the_contract(load: Load) -> None:
         cache=CacheConfig(False, CacheKind.LRU, 100, 1048576, 268435456, 300.0),
         health=HealthConfig(10.0, 1.0, 5.0, 1, 1, ((200, 200),)),
         timeouts=Timeouts(5.0, 10.0, 60.0, 60.0, 10.0, 60.0, 75.0, 90.0, 30.0, 10.0),
-        limits=Limits(32768, 100, 8192, 0, 10000, 0),
+        limits=Limits(32768, 100, 8192, 0, 10000, 0, 0),
         access_log=AccessLogConfig("off", LogFormat.COMBINED),
         trusted_proxies=(),
+        forwarded=ForwardedConfig(ClientField.X_FORWARDED_FOR, False),
     )
 
 
@@ -67,18 +71,21 @@ cache: {enabled: true, type: LFU, capacity: 7, max_body_size: 8, max_memory: 9, 
 health: {interval: 1, tcp_timeout: 2, http_timeout: 3.5, rise: 4, fall: 5, expect: "200,204,300-399"}
 timeouts: {connect: 1, response: 2, read: 3, write: 4, client_header: 5, client_body: 6, client_idle: 7,
            upstream_idle: 8, drain: 9, heartbeat: 10.5}
-limits: {header_bytes: 1_000, header_fields: 2, target_bytes: 3, body_bytes: 4, connections: 5, upstream_connections: 6}
+limits: {header_bytes: 1_000, header_fields: 2, target_bytes: 3, body_bytes: 4, connections: 5, upstream_connections: 6,
+         connections_per_client: 7}
 access_log: {path: /var/log/minato.log, format: json}
 admin: {listen: "[::1]:9180"}
 trusted_proxies: [10.0.0.0/8, 192.168.1.1, "::1"]
+forwarded: {believe: Forwarded, send: true}
 services:
   - name: 123
     listen: "[::1]"
     listen_port: 80
     balancer: LeastConnections
     retries: 0
+    proxy_protocol: true
     hosts: [http://e/]
-    upstreams: [{host: "https://u/base/?k=v", health_uri: "up?x=1", weight: 5}]
+    upstreams: [{host: "https://u/base/?k=v", health_uri: "up?x=1", weight: 5, proxy_protocol: v2}]
 """
     )
     assert config == Config(
@@ -89,8 +96,11 @@ services:
                 listen=ListenAddress("::1", 80),
                 balancer=BalancerKind.LEAST_CONNECTIONS,
                 hosts=(HostRule("e", "/"),),
-                upstreams=(Upstream("https://u/base/?k=v", "https", "u", 443, "/base", "k=v", "/up?x=1", 5),),
+                upstreams=(
+                    Upstream("https://u/base/?k=v", "https", "u", 443, "/base", "k=v", "/up?x=1", 5, ProxyProtocol.V2),
+                ),
                 retries=0,
+                proxy_protocol=True,
             ),
         ),
         workers=3,
@@ -98,10 +108,11 @@ services:
         cache=CacheConfig(True, CacheKind.LFU, 7, 8, 9, 0.0),
         health=HealthConfig(1.0, 2.0, 3.5, 4, 5, ((200, 200), (204, 204), (300, 399))),
         timeouts=Timeouts(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.5),
-        limits=Limits(1000, 2, 3, 4, 5, 6),
+        limits=Limits(1000, 2, 3, 4, 5, 6, 7),
         access_log=AccessLogConfig("/var/log/minato.log", LogFormat.JSON),
         admin=AdminConfig(ListenAddress("::1", 9180)),
         trusted_proxies=(ip_network("10.0.0.0/8"), ip_network("192.168.1.1/32"), ip_network("::1/128")),
+        forwarded=ForwardedConfig(ClientField.FORWARDED, True),
     )
 
 
@@ -244,3 +255,26 @@ def test_what_the_shipped_config_has_commented_out_are_the_defaults(load: Load) 
     opened = opened.replace('listen: "127.0.0.1"', "")  # an example, as its default is no value
     config, shipped = load(opened), load(text)
     assert config == replace(shipped, workers=4)
+
+
+def test_services_on_addresses_of_their_own_need_not_agree_about_the_proxy_protocol(load: Load) -> None:
+    text = (
+        "services:\n"
+        "- {name: a, listen_port: 80, proxy_protocol: true, hosts: [http://e/], upstreams: [{host: http://u}]}\n"
+        "- {name: b, listen_port: 80, proxy_protocol: yes, hosts: [http://f/], upstreams: [{host: http://u}]}\n"
+        '- {name: c, listen_port: 80, listen: "::1", hosts: [http://e/], upstreams: [{host: http://u}]}\n'
+    )
+    config = load(text)
+    assert [one.proxy_protocol for one in config.services] == [True, True, False]
+    assert config.introduced_addresses() == {ListenAddress("", 80)}
+
+
+def test_a_server_has_its_health_for_each_way_to_speak_to_it(load: Load) -> None:
+    text = (
+        "services:\n"
+        "- {name: a, listen_port: 80, hosts: [http://e/], upstreams: [{host: http://u}]}\n"
+        "- {name: b, listen_port: 80, hosts: [http://f/], upstreams: [{host: http://u, proxy_protocol: v1}]}\n"
+        "- {name: c, listen_port: 80, hosts: [http://g/], upstreams: [{host: http://u, proxy_protocol: v2}]}\n"
+        "- {name: d, listen_port: 80, hosts: [http://h/], upstreams: [{host: http://u, proxy_protocol: v2}]}\n"
+    )
+    assert list(load(text).upstream_index().values()) == [0, 1, 2]

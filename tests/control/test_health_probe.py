@@ -6,6 +6,7 @@ import errno
 import os
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -15,7 +16,7 @@ from typing import NoReturn
 import pytest
 import trustme
 
-from minato.config.model import HealthConfig, Upstream
+from minato.config.model import HealthConfig, ProxyProtocol, Upstream
 from minato.control.probe import Probe, ProbeTarget, make_tls_context
 from minato.decide.health import ProbeResult
 from minato.net.loop import Loop
@@ -316,3 +317,31 @@ def test_a_handshake_that_stops_is_cut_off_by_http_timeout(make_origin: MakeOrig
     origin = make_origin(stay_silent)
     result = run_probe(origin.upstream(scheme="https"), origin.address, tls=client_tls)
     assert result == ProbeResult(False, "no TLS handshake within 0.4 s")
+
+
+@pytest.mark.parametrize(
+    ("version", "header"),
+    [
+        (ProxyProtocol.V1, b"PROXY UNKNOWN\r\n"),
+        (ProxyProtocol.V2, b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00"),
+    ],
+)
+def test_a_probe_by_the_proxy_protocol_is_on_nobodys_behalf(version: ProxyProtocol, header: bytes) -> None:
+    received = b""
+
+    def answer() -> None:
+        nonlocal received
+        with listener.accept()[0] as sock:
+            while not received.endswith(b"\r\n\r\n"):
+                received += sock.recv(65_536)
+            sock.sendall(OK)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=answer)
+        thread.start()
+        port = listener.getsockname()[1]
+        upstream = replace(make_upstream(port), proxy_protocol=version)
+        result = run_probe(upstream, resolved(port))
+        thread.join(10)
+    assert result.ok
+    assert received.startswith(header + b"GET ")

@@ -6,7 +6,7 @@ import contextlib
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 from typing import Any, TypeVar
@@ -32,6 +32,8 @@ _WAIT_S = 10.0
 class Proxy:
     """One worker's server with one service for HOST; ``settings`` go into its Config as they are.
 
+    ``service`` and ``upstream`` go into its service and each of its upstreams.
+
     Attributes:
         port: where it listens.
         drained: set when a drain is over.
@@ -46,13 +48,20 @@ class Proxy:
         cache: CacheConfig | None = None,
         retries: int = 1,
         access_log: Any = None,
+        service: Mapping[str, Any] | None = None,
+        upstream: Mapping[str, Any] | None = None,
         **settings: Any,
     ) -> None:
         self._access_log = access_log
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self._listener.setblocking(False)
         self.port: int = self._listener.getsockname()[1]
-        self.config = replace(self._config(upstream_ports, timeouts, limits, cache, retries), **settings)
+        config = self._config(upstream_ports, timeouts, limits, cache, retries)
+        if service or upstream:
+            (only,) = config.services
+            upstreams = tuple(replace(one, **(upstream or {})) for one in only.upstreams)
+            config = replace(config, services=(replace(only, upstreams=upstreams, **(service or {})),))
+        self.config = replace(config, **settings)
         keys = list(self.config.upstream_index())
         self.board = Board.create(slots=1, upstream_keys=keys, serial=next(_SERIALS))
         for index in range(len(keys)):

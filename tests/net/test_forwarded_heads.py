@@ -10,6 +10,7 @@ from typing import cast
 import pytest
 
 from minato.config.model import CacheConfig, Limits, Timeouts
+from minato.net.client import Client
 from minato.net.context import WorkerContext
 from minato.net.forwarding import render_upstream_request
 from minato.protocol.forward import join_target
@@ -35,6 +36,7 @@ CLAIMS = [
     (b"X-Forwarded_Port", b"777"),
     (b"X_Real_IP", b"7.7.7.7"),
 ]
+BELIEVED = [claim for claim in CLAIMS[1:] if claim[0] != b"Forwarded" and b"_" not in claim[0]]
 OWN = {b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"}
 TRUSTED = (ip_network("127.0.0.0/8"),)
 
@@ -67,7 +69,11 @@ def test_what_a_trusted_proxy_says_reaches_the_upstream(
             client.request(fields=CLAIMS)
     for request in there.requests:
         assert request.get(b"x-forwarded-for") == b"6.6.6.6, 127.0.0.1"
-        assert [request.get(name.lower()) for name, _ in CLAIMS[1:]] == [value for _, value in CLAIMS[1:]]
+        assert [request.get(name.lower()) for name, _ in BELIEVED] == [value for _, value in BELIEVED]
+        # What a proxy passes on that knows only X-Forwarded-*: another field that says the same, and misspelt ones.
+        assert not [
+            name for name, _ in CLAIMS if (name == b"Forwarded" or b"_" in name) and request.values(name.lower())
+        ]
 
 
 @CODECS
@@ -130,8 +136,12 @@ def known_head(wire: bytes) -> RequestHead:
     return heads[2]
 
 
-def stranger_context() -> WorkerContext:
-    return cast(WorkerContext, SimpleNamespace(trusts_some=False))
+def context_of() -> WorkerContext:
+    return cast(WorkerContext, SimpleNamespace(sends_forwarded=False))
+
+
+def stranger(address: bytes = b"192.0.2.1") -> Client:
+    return cast(Client, SimpleNamespace(peer_bytes=address, claims=None))
 
 
 PLACES = [
@@ -153,8 +163,8 @@ def test_a_kept_head_goes_to_each_upstream_with_its_own_target_and_for_each_clie
         for client in (b"192.0.2.1", b"192.0.2.2", b"192.0.2.1"):
             for upstream in (*PLACES, *reversed(PLACES)):
                 fresh = replace(head, memo=None)
-                rendered = render_upstream_request(stranger_context(), client, head, upstream)
-                assert rendered == render_upstream_request(stranger_context(), client, fresh, upstream)
+                rendered = render_upstream_request(context_of(), stranger(client), head, upstream)
+                assert rendered == render_upstream_request(context_of(), stranger(client), fresh, upstream)
                 assert b"x-forwarded-for: " + client in rendered
                 assert rendered.startswith(b"GET " + join_target(upstream.prefix, upstream.query, b"/x?y") + b" ")
 
@@ -167,7 +177,7 @@ def test_what_the_cache_alters_of_a_kept_head_goes_on_that_once(fields: list[tup
     for number in range(4):
         is_altered = bool(number % 2) == (first == "as received")
         given = altered if is_altered else None
-        wire = render_upstream_request(stranger_context(), b"192.0.2.1", head, PLACES[0], given)
+        wire = render_upstream_request(context_of(), stranger(), head, PLACES[0], given)
         assert (b"if-none-match" in wire) == is_altered
 
 
@@ -176,5 +186,5 @@ def test_another_target_for_a_kept_head_goes_on_that_once(fields: list[tuple[byt
     head = known_head(request_bytes(target=b"/x?a=1&b=2", fields=[(b"Accept", b"x"), *fields]))
     for number in range(4):
         target = b"/x?a=1" if number % 2 else None
-        wire = render_upstream_request(stranger_context(), b"192.0.2.1", head, PLACES[0], None, target)
+        wire = render_upstream_request(context_of(), stranger(), head, PLACES[0], None, target)
         assert wire.startswith(b"GET %b HTTP/1.1\r\n" % (target or b"/x?a=1&b=2"))

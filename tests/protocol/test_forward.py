@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from minato.config.model import ClientField
 from minato.protocol.fields import make_block, strip_hop_by_hop
 from minato.protocol.forward import (
     forward_interim_fields,
@@ -13,6 +14,7 @@ from minato.protocol.forward import (
     forward_response_fields,
     join_target,
 )
+from minato.protocol.forwarded import Claims, read_claims
 from minato.protocol.message import Fields, Framing, RequestHead, ResponseHead, field_values, first_value, list_members
 from tests.protocol.support import read_request
 
@@ -35,7 +37,13 @@ def forwarded(
     *lines: bytes, first: bytes = b"GET /x HTTP/1.1", trusted: bool = False, host: bytes = b"Host: Example.com:8080"
 ) -> Fields:
     head = read_request(b"\r\n".join([first, *([host] if host else []), *lines, b"", b""]))
-    return forward_request_fields(head, strip_hop_by_hop(head.fields), CLIENT, trusted, b"origin:81")
+    claims = claims_of(head) if trusted else None
+    return forward_request_fields(head, strip_hop_by_hop(head.fields), CLIENT, claims, b"origin:81")
+
+
+def claims_of(head: RequestHead) -> Claims:
+    believe = ClientField.X_FORWARDED_FOR
+    return read_claims(head, CLIENT.decode("ascii"), lambda address: False, believe, sends_forwarded=False)
 
 
 def response_head(fields: Fields, status: int = 200, version: int = 11) -> ResponseHead:
@@ -86,7 +94,9 @@ def test_stripping_keeps_order_and_adds_nothing(fields: Fields) -> None:
 def test_no_nomination_strips_what_minato_adds(fields: Fields, trusted: bool, nominated: bytes) -> None:
     fields = [(b"connection", nominated), *[line for line in fields if line[0] != b"host"], (b"host", b"a")]
     head = RequestHead(b"GET", b"/", 11, make_block(fields), Framing.NONE, 0, b"a", b"/", True)
-    out = forward_request_fields(head, strip_hop_by_hop(fields), CLIENT, trusted, b"origin")
+    out = forward_request_fields(
+        head, strip_hop_by_hop(fields), CLIENT, claims_of(head) if trusted else None, b"origin"
+    )
     assert field_values(out, b"host") == [b"a"]
     assert field_values(out, b"via")[-1] == b"1.1 minato"
     (addresses,) = field_values(out, b"x-forwarded-for")

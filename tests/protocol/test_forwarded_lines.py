@@ -34,7 +34,7 @@ def check_request(worker: Worker, raw: bytes) -> None:
     expected = read_request(raw)
     head = worker.server_codec().read_whole(raw)
     for client in CLIENTS:
-        fields = forward_request_fields(expected, expected.block.end_to_end, client, False, AUTHORITY)
+        fields = forward_request_fields(expected, expected.block.end_to_end, client, None, AUTHORITY)
         lines = render_lines(fields)
         assert forward_request_lines(expected, client, AUTHORITY) == lines
         assert head is None or forward_request_lines(head, client, AUTHORITY) == lines
