@@ -10,7 +10,7 @@ from minato.caching.draft import Arrival, make_draft
 from minato.caching.flights import Flights
 from minato.caching.freshening import Freshener
 from minato.caching.freshness import read_date
-from minato.caching.key import PrimaryKey
+from minato.caching.key import PrimaryKey, VariantNames
 from minato.caching.location import names_own_target
 from minato.caching.lookup import Lookup, Outcome, look_up_stored
 from minato.caching.partial import Part, place_part
@@ -124,6 +124,10 @@ class Cache:
         """A stored response answered once more without a lookup: it counts for what is evicted first."""
         self._store.touch(stored)
 
+    def variant_names(self, key: PrimaryKey) -> list[VariantNames]:
+        """Return what the stored responses of a resource vary on."""
+        return self._store.variant_names(key)
+
     def forward_fields(self, request: CacheRequest) -> Fields:
         """Return the fields to forward on a MISS: the request's own, conditions and Range included.
 
@@ -163,9 +167,13 @@ class Cache:
     ) -> StoredResponse:
         """Return the stored response updated by a 304 to its validation, to answer with (RFC 9111, 4.3.4).
 
-        It takes the old one's place in the store where that still is there and storing is still allowed.
+        It takes the old one's place in the store where that still is there, storing is still allowed, and nothing was
+        purged since it was asked for.
         """
-        return self._freshener(request, response, request_time_s, response_time_s).freshen(stored)
+        freshener = self._freshener(request, response, request_time_s, response_time_s)
+        return freshener.freshen(
+            stored, is_outdated=self._was_removed(request, stored, request_time_s, response_time_s)
+        )
 
     def freshen_by_head(
         self, request: CacheRequest, response: ResponseHead, *, request_time_s: float, response_time_s: float
@@ -174,7 +182,10 @@ class Cache:
         if response.status != _OK or request.is_bypassed:
             return
         if not read_traits(request.fields).directives.no_store:
-            self._freshener(request, response, request_time_s, response_time_s).freshen_by_head()
+            freshener = self._freshener(request, response, request_time_s, response_time_s)
+            freshener.freshen_by_head(
+                lambda stored: self._was_removed(request, stored, request_time_s, response_time_s)
+            )
 
     def begin_store(
         self,
@@ -247,6 +258,14 @@ class Cache:
     def forget(self, stored: StoredResponse) -> None:
         """Forget one stored response, since it turned out to be of no use."""
         self._store.discard(stored)
+
+    def _was_removed(
+        self, request: CacheRequest, stored: StoredResponse, request_time_s: float, response_time_s: float
+    ) -> bool:
+        """Tell whether a response to that request, which is about a stored one, may be from before a purge of it."""
+        return self._removal.is_outdated(
+            request, list(stored.fields), request_time_s=request_time_s, response_time_s=response_time_s
+        )
 
     def _freshener(
         self, request: CacheRequest, response: ResponseHead, request_time_s: float, response_time_s: float

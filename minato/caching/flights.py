@@ -7,9 +7,10 @@ followers are woken when that decides about them, and ask `Flight.judge` what to
 from __future__ import annotations
 
 import enum
+from collections.abc import Iterable
 from typing import Final, Protocol
 
-from minato.caching.key import PrimaryKey, select_variant_values
+from minato.caching.key import PrimaryKey, VariantNames, select_variant_values
 from minato.caching.policy import NotStored, decide_reuse
 from minato.caching.request import CONDITION_FIELDS, CacheRequest, RequestTraits, read_traits
 from minato.caching.stored import StoredResponse
@@ -19,7 +20,10 @@ REMEMBERED_S: Final = 120.0
 """How long requests for a resource go each on its own once its response turned out not to be shareable; seconds."""
 
 MAX_REMEMBERED: Final = 4096
-_SMALL_BYTES: Final = 4096
+MAX_FLIGHTS: Final = 16
+"""Flights of one resource at the same time: of more variants than that, each request goes on its own."""
+
+_TRY_AGAIN: Final = frozenset({NotStored.INVALIDATED, NotStored.NOT_ADMITTED})
 
 
 def may_collapse(request: CacheRequest, traits: RequestTraits) -> bool:
@@ -96,7 +100,10 @@ class Leader(Protocol):
     """The exchange whose response it is."""
 
     def on_pace_changed(self) -> None:
-        """A follower began to share or caught up: a response that was held back may go on."""
+        """A follower came, caught up or left: a response that was held back may go on."""
+
+    def on_followers_gone(self) -> None:
+        """The last follower left."""
 
 
 class Flight:
@@ -120,7 +127,6 @@ class Flight:
         self.is_outdated = False
         self._flights = flights
         self._leader = leader
-        self._pieces: list[bytes] | None = None  # of the body, once somebody shares it
         self._waiting: dict[Follower, None] = {}
         self._sharing: dict[Follower, None] = {}
 
@@ -160,12 +166,17 @@ class Flight:
         self._waiting[follower] = None
         if self.state is not FlightState.AWAITED:
             follower.wake()
+            self._leader.on_pace_changed()
 
     def leave(self, follower: Follower) -> None:
         """Wait and share no more; nothing happens where it does neither."""
+        was_following = self.has_followers
         self._waiting.pop(follower, None)
-        if self._sharing.pop(follower, False) is None:
+        self._sharing.pop(follower, None)
+        if was_following and not self.state.is_over:
             self._leader.on_pace_changed()
+            if not self.has_followers:
+                self._leader.on_followers_gone()
 
     def judge(self, request: CacheRequest, now_s: float) -> Verdict:
         """Return what a follower with that request is to do now."""
@@ -179,6 +190,8 @@ class Flight:
         stored, writer = self.response, self.writer
         if stored is not None and select_variant_values(stored.names, request.fields) != stored.values:
             return Verdict.START_OVER  # it is of no use to this one, but may have been the first of several
+        if state is FlightState.STORED and stored is not None and not stored.is_live:
+            return Verdict.START_OVER  # it is gone again
         if state is not FlightState.SHARED:
             return Verdict.LOOK_UP
         assert stored is not None and writer is not None
@@ -194,10 +207,14 @@ class Flight:
         self._waiting.pop(follower, None)
         self._sharing[follower] = None
         self._leader.on_pace_changed()
-        if self._pieces is None:
-            assert self.writer is not None
-            self._pieces = [self.writer.content]
-        return list(self._pieces)
+        assert self.writer is not None
+        return list(self.writer.pieces)
+
+    def cut_congested(self) -> None:
+        """Those who are behind have held the others back for too long: they share no more."""
+        for follower in [one for one in self._sharing if one.is_congested]:
+            self._sharing.pop(follower)
+            follower.on_shared_cut()
 
     def on_follower_drained(self) -> None:
         """A follower that was behind has caught up."""
@@ -213,14 +230,7 @@ class Flight:
         self._wake()
 
     def add(self, data: bytes) -> None:
-        """A piece of the body came."""
-        pieces = self._pieces
-        if pieces is not None:
-            # Small pieces are put together, or a body of many would be many objects for each that comes late.
-            if len(pieces[-1]) < _SMALL_BYTES:
-                pieces[-1] += data
-            else:
-                pieces.append(data)
+        """A piece of the body came, and is with the writer."""
         for follower in list(self._sharing):
             follower.on_shared_body(data)
 
@@ -228,7 +238,6 @@ class Flight:
         """The response is stored no longer, too large or invalidated: whoever shares it already gets the rest."""
         if self.state is FlightState.SHARED:
             self.state = FlightState.OVERRUN
-            self._pieces = None
             self._flights.remember_refusal(self.request.key, reason, now_s)
             self._flights.retire(self)
             self._wake()
@@ -243,19 +252,20 @@ class Flight:
         """
         if is_lasting:
             self._flights.remember_refusal(self.request.key, reason, now_s)
-        # One from before a purge says nothing about the next, which the others may wait for together.
-        self._end(FlightState.FAILED if reason is NotStored.INVALIDATED else FlightState.REFUSED)
+        # One from before a purge, or that is to be asked for twice, says nothing about the next: it is waited for.
+        self._end(FlightState.FAILED if reason in _TRY_AGAIN else FlightState.REFUSED)
 
-    def land(self, validated: StoredResponse | None = None) -> None:
-        """The response is complete; or the stored one was found to be good, and is ``validated``.
+    def land(self, stored: StoredResponse | None) -> None:
+        """The response is complete, or the stored one was found to be good. Nothing happens where the flight is over.
 
-        Nothing happens where the flight is over.
+        Args:
+            stored: what answers those who waited; None where it was not stored after all.
         """
         if self.state.is_over:
             return
-        self.response = validated or self.response
+        self.response = stored
         sharing = list(self._sharing)
-        self._end(FlightState.STORED)
+        self._end(FlightState.FAILED if stored is None else FlightState.STORED)
         for follower in sharing:
             follower.on_shared_end()
 
@@ -280,7 +290,6 @@ class Flight:
 
     def _end(self, state: FlightState) -> None:
         self.state = state
-        self._pieces = None
         self._sharing.clear()
         self._flights.retire(self)
         self._wake()
@@ -291,11 +300,16 @@ class Flight:
 
 
 class Flights:
-    """The flights of one worker, and the resources whose responses cannot be shared."""
+    """The flights of one worker, and the resources whose responses cannot be shared.
+
+    Attributes:
+        validating: the resources that are validated in the background.
+    """
 
     def __init__(self) -> None:
         self._by_key: dict[PrimaryKey, list[Flight]] = {}
         self._refused: dict[PrimaryKey, tuple[float, float]] = {}  # from when until when, wall clock
+        self.validating: set[PrimaryKey] = set()
 
     def __repr__(self) -> str:
         return f"<Flights {sum(map(len, self._by_key.values()))} under way, {len(self._refused)} keys not shared>"
@@ -303,12 +317,35 @@ class Flights:
     def __len__(self) -> int:
         return sum(map(len, self._by_key.values()))
 
-    def find(self, request: CacheRequest, now_s: float) -> Flight | None:
-        """Return a flight whose response may answer that request, None where there is none to wait for."""
-        for flight in self._by_key.get(request.key, ()):
-            if flight.judge(request, now_s) in (Verdict.WAIT, Verdict.SHARE):
+    def find(self, request: CacheRequest, now_s: float, known: Iterable[VariantNames] = ()) -> Flight | None:
+        """Return a flight whose response may answer that request, None where there is none to wait for.
+
+        Args:
+            request: that may collapse.
+            now_s: wall clock.
+            known: what responses of the resource were found to vary on: a request that differs there from a flight's
+                does not wait for it, or one variant would be fetched after the other.
+        """
+        flights = self._by_key.get(request.key)
+        if flights is None:
+            return None
+        names = {*known, *(flight.response.names for flight in flights if flight.response is not None)}
+        for flight in flights:
+            is_alike = flight.state is not FlightState.AWAITED or all(
+                select_variant_values(name, request.fields) == select_variant_values(name, flight.request.fields)
+                for name in names
+            )
+            if is_alike and flight.judge(request, now_s) in (Verdict.WAIT, Verdict.SHARE):
                 return flight
         return None
+
+    def is_crowded(self, key: PrimaryKey) -> bool:
+        """Tell whether that many flights of a resource are under way that one more would help nobody."""
+        return len(self._by_key.get(key, ())) >= MAX_FLIGHTS
+
+    def is_under_way(self, key: PrimaryKey) -> bool:
+        """Tell whether there is any flight of a resource that can be joined."""
+        return key in self._by_key
 
     def is_refused(self, key: PrimaryKey, now_s: float) -> bool:
         """Tell whether requests for that key had better not wait for each other."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from minato.caching.draft import Arrival, make_draft
 from minato.caching.freshness import read_date
 from minato.caching.policy import NotStored
@@ -34,7 +36,7 @@ class Freshener:
         self._request_time_s = request_time_s
         self._response_time_s = response_time_s
 
-    def freshen(self, stored: StoredResponse) -> StoredResponse:
+    def freshen(self, stored: StoredResponse, *, is_outdated: bool = False) -> StoredResponse:
         """Return the stored response that was validated, updated by the 304, and update its like.
 
         A 304 that names another validator than it was asked for updates nothing: the stored response answers once
@@ -44,20 +46,22 @@ class Freshener:
             self._store.discard(stored)
             return stored
         etag = first_value(self._response.fields, b"etag") or b""
+        if is_outdated:  # it answers who asked, and tells nothing of what is stored by now
+            return self._make(stored)[0]
         if is_strong_etag(etag):  # it "identifies" every response of that version that the request could have selected
             for other in self._store.matching(self._request.key, self._request.fields):
                 if other is not stored and other.etag == etag:
                     self._update(other)
         return self._update(stored)
 
-    def freshen_by_head(self) -> None:
+    def freshen_by_head(self, is_outdated: Callable[[StoredResponse], bool]) -> None:
         """Update what is stored of the resource where HEAD says that it is still the same; forget it otherwise.
 
         RFC 9111, 4.3.5: matching values for any received validator fields and for Content-Length, SHOULD update;
         otherwise SHOULD consider the stored response to be stale.
         """
         for stored in self._store.matching(self._request.key, self._request.fields):
-            if stored.status != self._response.status:
+            if stored.status != self._response.status or is_outdated(stored):
                 continue
             if _is_confirmed(stored, self._response.fields):
                 self._update(stored)
@@ -65,6 +69,14 @@ class Freshener:
                 self._store.discard(stored)
 
     def _update(self, stored: StoredResponse) -> StoredResponse:
+        fresh, refusal = self._make(stored)
+        if refusal is None and not read_traits(self._request.fields).directives.no_store:
+            self._store.replace(stored, fresh)
+        elif refusal is not None and refusal is not NotStored.AUTHORIZATION:
+            self._store.discard(stored)
+        return fresh
+
+    def _make(self, stored: StoredResponse) -> tuple[StoredResponse, NotStored | None]:
         request, response, now_s = self._request, self._response, self._response_time_s
         # A 304 without Date is dated by its arrival, not by the stored Date (RFC 9110, 6.6.1).
         update = with_date(response.fields, read_date(response.fields, now_s), now_s)
@@ -74,11 +86,7 @@ class Freshener:
         traits = read_traits(request.fields)
         fresh, refusal = make_draft(request, traits, arrival, rules=self._rules)
         complete_stored(fresh, stored.body, stored.spans, stored.complete_bytes)
-        if refusal is None and not traits.directives.no_store:
-            self._store.replace(stored, fresh)
-        elif refusal is not None and refusal is not NotStored.AUTHORIZATION:
-            self._store.discard(stored)
-        return fresh
+        return fresh, refusal
 
 
 def fields_for_client_alone(stored: StoredResponse, fields: Fields) -> Fields:

@@ -95,6 +95,10 @@ class Store:
         """Return everything stored under a key."""
         return [stored for group in self._resources.get(key, {}).values() for stored in group.values()]
 
+    def variant_names(self, key: PrimaryKey) -> list[VariantNames]:
+        """Return what the responses stored under a key vary on."""
+        return list(self._resources.get(key, ()))
+
     def tagged(self, tag: bytes) -> list[StoredResponse]:
         """Return everything stored under a cache tag."""
         return self._tags.tagged(tag)

@@ -12,6 +12,8 @@ from minato.caching.store import Store
 from minato.caching.stored import StoredResponse, complete_stored
 from minato.protocol.message import Fields
 
+_SMALL_BYTES = 4096
+
 
 class _State(enum.Enum):
     OPEN = "open"
@@ -53,7 +55,8 @@ class StoreWriter:
         self._on_closed = on_closed
         self._part = part
         self._base = base
-        self._body = bytearray()
+        self._pieces: list[bytes] = []
+        self._body_bytes = 0
         self._reserved_bytes = stored.size_bytes
         self._state = _State.OPEN
         self._refusal = NotStored.ABORTED
@@ -74,9 +77,14 @@ class StoreWriter:
         return self._state is _State.OPEN
 
     @property
-    def content(self) -> bytes:
-        """A copy of what has come of the body so far."""
-        return bytes(self._body)
+    def pieces(self) -> list[bytes]:
+        """What has come of the body so far; it grows at its end, where a small piece is replaced by a larger one."""
+        return self._pieces
+
+    @property
+    def is_part(self) -> bool:
+        """Whether what is stored is a part of the whole."""
+        return self._part is not None
 
     @property
     def refusal(self) -> NotStored:
@@ -99,7 +107,7 @@ class StoreWriter:
         """
         if self._state is _State.CLOSED:
             return False
-        size_bytes = len(self._body) + len(data)
+        size_bytes = self._body_bytes + len(data)
         if size_bytes > self._max_body_bytes:
             return self._give_up(NotStored.TOO_LARGE)
         if self._length_bytes is not None and size_bytes > self._length_bytes:
@@ -109,7 +117,13 @@ class StoreWriter:
             return self._give_up(NotStored.NOT_ADMITTED)
         if not self._reserve(needed_bytes):
             return self._give_up(NotStored.NO_MEMORY)
-        self._body += data
+        self._body_bytes = size_bytes
+        pieces = self._pieces
+        # Many small pieces would be many objects.
+        if pieces and len(pieces[-1]) < _SMALL_BYTES:
+            pieces[-1] += data
+        else:
+            pieces.append(data)
         return True
 
     def commit(self, now_s: float) -> StoredResponse | NotStored:
@@ -124,7 +138,7 @@ class StoreWriter:
         if self._state is _State.CLOSED:
             return self._refusal
         stored = self._stored
-        if self._length_bytes is not None and len(self._body) != self._length_bytes:
+        if self._length_bytes is not None and self._body_bytes != self._length_bytes:
             self._give_up(NotStored.INCOMPLETE)  # RFC 9111, 3.3: incomplete, and no 206 is made of it
             return self._refusal
         self._complete(stored)
@@ -139,7 +153,7 @@ class StoreWriter:
         return refusal
 
     def _complete(self, stored: StoredResponse) -> None:
-        part, base, body = self._part, self._base, bytes(self._body)
+        part, base, body = self._part, self._base, b"".join(self._pieces)
         if part is None:
             complete_stored(stored, body)
         elif base is not None and base.is_live:
@@ -171,10 +185,11 @@ class StoreWriter:
         self._state = _State.CLOSED
         self._store.release(self._reserved_bytes)
         self._reserved_bytes = 0
-        self._body = bytearray()
+        self._pieces = []
+        self._body_bytes = 0
         self._on_closed(self)
 
 
 def _allocated_bytes(size_bytes: int) -> int:
-    """Return what a growing bytearray of that size takes at most: it allocates an eighth more than it needs."""
-    return size_bytes + (size_bytes >> 3) + 16
+    """Return what pieces of that size take together at most: each of some kilobytes has a header and a list's place."""
+    return size_bytes + (size_bytes >> 6) + 128

@@ -47,6 +47,7 @@ class CacheSession:
         "_awaited",
         "_cache",
         "_fallback",
+        "_is_validation",
         "_missing",
         "_outcome",
         "_request",
@@ -75,6 +76,7 @@ class CacheSession:
         self.reason = LookupReason.BYPASS
         self.flight: Flight | None = None
         self.needs_validation = False
+        self._is_validation = False
 
     @property
     def label(self) -> str:
@@ -117,16 +119,20 @@ class CacheSession:
             status = HIT
         return self._cache.answer(self._request, stored, now_s, status)
 
-    def is_validation_due(self, now_s: float) -> bool:
+    def is_validation_due(self) -> bool:
         """Tell whether the stale response that answered is to be validated: nobody does so, or has done."""
+        flights, key = self._cache.flights, self._request.key
         is_due = self.needs_validation and self._stored is not None and self._stored.is_live
-        return is_due and self._cache.flights.find(self._request, now_s) is None
+        return is_due and key not in flights.validating and not flights.is_under_way(key)
 
     def begin_validation(self, leader: Leader) -> CacheSession:
         """Return the session of the exchange ``leader``, which validates the stale response that answered."""
         session = CacheSession(self._cache, replace(self._request, method=b"GET"))
         session.reason, session._outcome, session._stored = LookupReason.STALE, Outcome.STALE, self._stored
-        session.flight = self._cache.flights.lead(session._request, leader)
+        session._is_validation = True
+        self._cache.flights.validating.add(session._request.key)
+        if may_collapse(session._request, read_traits(session._request.fields)):
+            session.flight = self._cache.flights.lead(session._request, leader)
         return session
 
     # -- flights
@@ -138,10 +144,10 @@ class CacheSession:
             return None
         if flights.is_refused(request.key, now_s):
             return None
-        flight = flights.find(request, now_s)
+        flight = flights.find(request, now_s, self._cache.variant_names(request.key))
         if flight is not None:
             self._awaited = self.reason
-        elif may_lead(request, validates=self._stored is not None):
+        elif not flights.is_crowded(request.key) and may_lead(request, validates=self._stored is not None):
             self.flight = flights.lead(request, leader)
         return flight
 
@@ -155,12 +161,19 @@ class CacheSession:
         return [*stored.fields, *own]
 
     @property
+    def is_wanted(self) -> bool:
+        """Whether a response that no client takes is of use to anybody: to others, or to the store."""
+        return self.is_awaited or self._writer is not None
+
+    @property
     def is_awaited(self) -> bool:
         """Whether others wait for the response, or share it."""
         return self.flight is not None and self.flight.has_followers
 
     def close(self) -> None:
         """The exchange is over, whatever became of it."""
+        if self._is_validation:
+            self._cache.flights.validating.discard(self._request.key)
         flight, self.flight = self.flight, None
         if flight is not None:
             flight.fail()
@@ -197,12 +210,15 @@ class CacheSession:
             return self.answer_failure(now_s, head.status)
         return None
 
-    def answer_failure(self, now_s: float, status: int | None = None) -> CachedAnswer | None:
+    def answer_failure(
+        self, now_s: float, status: int | None = None, *, is_collapsed: bool = False
+    ) -> CachedAnswer | None:
         """Return the stale answer that may be given where the upstream failed, None where none may be.
 
         Args:
             now_s: wall clock.
             status: what the upstream answered, None where it did not answer.
+            is_collapsed: whether it was another request that the upstream failed, which this one waited for.
         """
         fallback = self._fallback
         if fallback is None or not self._cache.may_answer_failure(self._request, fallback, now_s, status):
@@ -211,7 +227,10 @@ class CacheSession:
             self.flight.fall_back(status)
         detail = _DISCONNECTED if status is None else _STALE_IF_ERROR
         ttl_s = fallback.lifetime_s - fallback.age_s(now_s)
-        member = render_forwarded(self.reason, upstream_status=status, ttl_s=ttl_s, detail=detail)
+        self.is_collapsed = is_collapsed
+        member = render_forwarded(
+            self.reason, upstream_status=status, collapsed=is_collapsed, ttl_s=ttl_s, detail=detail
+        )
         return self._cache.answer(self._request, fallback, now_s, member)
 
     @property
@@ -286,7 +305,9 @@ class CacheSession:
     ) -> NotStored | None:
         head = replace(head, block=make_block(head.block.end_to_end))
         begun: StoreWriter | NotStored = NotStored.INVALIDATED
-        if self.flight is None or not self.flight.is_outdated:
+        if head.status == _PARTIAL_CONTENT and completes is None and self._stored is not None:
+            begun = NotStored.PART  # the range was left out of the validation, so nobody asked for it
+        elif self.flight is None or not self.flight.is_outdated:
             begun = self._cache.begin_store(
                 self._request,
                 head,
@@ -299,9 +320,11 @@ class CacheSession:
                 self.flight.refuse(begun, now_s, is_lasting=head.status < _FIRST_SERVER_ERROR)
             return begun
         self._writer = begun
-        self._note_shareable(begun.stored, now_s)
-        if self.flight is not None:
+        is_shareable = self._note_shareable(begun.stored, now_s) and not begun.is_part
+        if self.flight is not None and is_shareable:
             self.flight.begin(begun)
+        elif self.flight is not None:
+            self.flight.refuse(NotStored.NO_LIFETIME, now_s, is_lasting=not begun.is_part)
         return None
 
     def write(self, data: bytes, now_s: float) -> None:
@@ -317,10 +340,9 @@ class CacheSession:
     def commit(self, now_s: float) -> None:
         """The response ended cleanly: store it."""
         writer, self._writer = self._writer, None
-        if writer is not None:
-            writer.commit(now_s)
+        stored = writer.commit(now_s) if writer is not None else None
         if self.flight is not None:
-            self.flight.land()
+            self.flight.land(stored if isinstance(stored, StoredResponse) else None)
 
     def abort(self) -> None:
         """The response was cut: store nothing of it."""
@@ -334,11 +356,15 @@ class CacheSession:
 
     def _land_validated(self, fresh: StoredResponse, now_s: float) -> None:
         """A 304 came: whoever waits gets the stored response, unless each has to have it validated for itself."""
-        is_shareable = self._note_shareable(fresh, now_s)
-        if self.flight is not None and is_shareable:
-            self.flight.land(fresh)
-        elif self.flight is not None:
-            self.flight.refuse(NotStored.NO_LIFETIME, now_s, is_lasting=True)
+        flight, is_shareable = self.flight, self._note_shareable(fresh, now_s)
+        if flight is None:
+            return
+        if flight.is_outdated or not fresh.is_live:
+            flight.refuse(NotStored.INVALIDATED, now_s, is_lasting=False)
+        elif is_shareable:
+            flight.land(fresh)
+        else:
+            flight.refuse(NotStored.NO_LIFETIME, now_s, is_lasting=True)
 
     def _note_shareable(self, stored: StoredResponse, now_s: float) -> bool:
         """Tell whether others may have a response as it is; then they may wait for such again."""

@@ -122,11 +122,15 @@ class Exchange(Sharing):
         client = self._client
         client.write(data if self._framing_down is not _CHUNKED else render.encode_piece(_CHUNKED, data))
         if self._connection is not None and self._is_held_back:
-            self._connection.pause()
+            self._hold_back()
+        if isinstance(client, Nobody):
+            self._give_up_if_useless()
 
     def splice_response(self, source: Stream) -> Splice | None:
         """Return the way for the rest of a body with Content-Length, None where its pieces are to be handed in."""
-        is_storing = self._cache is not None and self._cache.is_storing
+        cache = self._cache
+        # Who shares it has to see every byte, also once it is stored no longer.
+        is_storing = cache is not None and (cache.is_storing or cache.is_awaited)
         sink = self._client.sink
         is_relayed = self._framing_down is Framing.LENGTH and not (is_storing or self._withheld)
         if not is_relayed or sink is None or not source.can_splice:
@@ -176,6 +180,7 @@ class Exchange(Sharing):
 
     def on_upstream_crash(self) -> None:
         """A bug left the exchange in no known state: unless it is over, its client's connection is closed with it."""
+        self._is_broken = True
         self._client.on_exchange_crash(self)
 
     def on_tunnel_closed(self) -> None:
@@ -221,7 +226,7 @@ class Exchange(Sharing):
         if answer is not None:
             row.add(Counter.CACHE_COLLAPSED if cache.is_collapsed else Counter.CACHE_HITS)
             self._send_answer(answer)
-            if cache.needs_validation and cache.is_validation_due(now_s):
+            if cache.needs_validation and not self._context.draining and cache.is_validation_due():
                 self._validate_in_background(cache)
             return True
         flight = cache.join(self, now_s) if may_wait else None
@@ -233,27 +238,9 @@ class Exchange(Sharing):
 
     def _validate_in_background(self, cache: CacheSession) -> None:
         """A stale response answered: have it validated by an exchange that no client waits for (RFC 5861, 3)."""
-        context, client = self._context, self._client
-        head = self.head if self.head.method == b"GET" else replace(self.head, method=b"GET", memo=None)
-        exchange = Exchange(context, Nobody(client), head, True)
-        exchange._service, exchange._cache = self._service, cache.begin_validation(exchange)
-        context.unattended.add(exchange)
-        context.row.add(Counter.CACHE_VALIDATIONS)
-        context.loop.call_soon(exchange.validate)
-
-    def validate(self) -> None:
-        """Begin an exchange that was made to validate a stored response."""
         assert self._service is not None
-        if self.phase is not _ROUTING:  # it was given up before it began
-            return
-        try:
-            self._attempt(self._service)
-        except ExchangeError as error:
-            self._fail(error)
-
-    def on_crash(self) -> None:
-        """The loop caught an error that nobody expected in ``validate``."""
-        self.on_upstream_crash()
+        validation = Validation(self._context, self._client, self.head, self._service)
+        validation.begin_validation(cache)
 
     def _send_answer(self, answer: CachedAnswer) -> None:
         """Answer from the store."""
@@ -314,6 +301,8 @@ class Exchange(Sharing):
         if framing is Framing.CLOSE or framing is _CHUNKED:
             framing = render.unknown_length_framing(self.head)
         self._send_head(head.status, head.reason, lines, framing, head.length_bytes)
+        if isinstance(self._client, Nobody):
+            self._give_up_if_useless()
 
     def _send_head(self, status: int, reason: bytes, lines: bytes, framing: Framing, length_bytes: int) -> bytes:
         """Send the final response's head and return it; from here on the exchange can only be completed or cut."""
@@ -382,9 +371,7 @@ class Exchange(Sharing):
         """Count and log the exchange; nothing but the end of its response is sent after this."""
         self._go(_DONE)
         if self._cache is not None:
-            self._cache.close()
-        if self._follower is not None:
-            self._follower.leave()
+            self._end_sharing(self._cache)
         self._context.row.request_over(self._status, self._body_bytes_up, self._body_bytes_down)
         if isinstance(self._client, Nobody):
             self._context.unattended.discard(self)
@@ -403,3 +390,45 @@ class Exchange(Sharing):
             self._cache.label if self._cache is not None else "",
             failure,
         )
+
+
+class Validation(Exchange):
+    """Validates a stale response that has answered already. No client waits for it, and it counts as no request."""
+
+    def __init__(self, context: WorkerContext, client: Client, head: RequestHead, service: ServiceRuntime) -> None:
+        super().__init__(
+            context, Nobody(client), head if head.method == b"GET" else replace(head, method=b"GET", memo=None), True
+        )
+        context.row.request_uncounted()
+        self._service = service
+
+    def begin_validation(self, cache: CacheSession) -> None:
+        """Validate what the session answered with, soon."""
+        context = self._context
+        self._cache = cache.begin_validation(self)
+        context.unattended.add(self)
+        context.row.add(Counter.CACHE_VALIDATIONS)
+        context.loop.call_soon(self._run)
+
+    def on_crash(self) -> None:
+        """The loop caught an error that nobody expected in ``_run``."""
+        self.on_upstream_crash()
+
+    @property
+    def _is_useful(self) -> bool:
+        return self.phase is not _RELAYING or super()._is_useful
+
+    def _run(self) -> None:
+        service = self._service
+        if service is None or self.phase is not _ROUTING:  # it was given up before it began
+            return
+        try:
+            self._attempt(service)
+        except ExchangeError as error:
+            self._fail(error)
+
+    def _end(self, failure: str) -> None:
+        self._go(_DONE)
+        if self._cache is not None:
+            self._end_sharing(self._cache)
+        self._context.unattended.discard(self)

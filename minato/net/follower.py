@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Final
 
 from minato.caching.flights import Flight, Verdict
@@ -9,8 +10,10 @@ from minato.errors import UpstreamError
 
 if TYPE_CHECKING:
     from minato.net.client import Client
-    from minato.net.loop import Loop
+    from minato.net.loop import Loop, Timer
     from minato.net.sharing import Sharing
+
+log = logging.getLogger("minato.exchange")
 
 _BAD_GATEWAY: Final = 502
 # One failed leader is bad luck. After two the upstream is, and whoever waits finds out by itself.
@@ -26,7 +29,7 @@ class Follower:
         failed_leaders: how many flights failed it so far.
     """
 
-    __slots__ = ("_began_s", "_client", "_exchange", "_flight", "_is_woken", "_loop", "failed_leaders")
+    __slots__ = ("_began_s", "_client", "_exchange", "_flight", "_is_woken", "_loop", "_patience", "failed_leaders")
 
     def __init__(self, exchange: Sharing, client: Client, loop: Loop) -> None:
         self._exchange = exchange
@@ -34,6 +37,7 @@ class Follower:
         self._loop = loop
         self._began_s = loop.now_s
         self._flight: Flight | None = None
+        self._patience: Timer | None = None
         self._is_woken = False
         self.failed_leaders = 0
 
@@ -58,6 +62,8 @@ class Follower:
     def leave(self) -> None:
         """The exchange is over, or goes on alone."""
         flight, self._flight = self._flight, None
+        if self._patience is not None:
+            self._patience.close()
         if flight is not None:
             flight.leave(self)
 
@@ -74,7 +80,12 @@ class Follower:
             self._loop.call_soon(self._on_woken)
 
     def on_shared_body(self, data: bytes) -> None:
-        self._exchange.relay_shared(data)
+        try:
+            self._exchange.relay_shared(data)
+        except Exception:
+            log.exception("a bug; the connection it concerns is closed")
+            self.leave()
+            self._loop.call_soon(self.on_crash)
 
     def on_shared_end(self) -> None:
         self._flight = None
@@ -102,7 +113,10 @@ class Follower:
             return
         verdict = exchange.judge_flight(flight)
         if verdict is Verdict.WAIT:
+            self._wait_for_the_whole()
             return
+        if self._patience is not None:
+            self._patience.cancel()
         if verdict is Verdict.SHARE:
             assert flight.writer is not None
             exchange.begin_shared(flight.writer.stored, flight.writer.length_bytes)
@@ -117,3 +131,15 @@ class Follower:
             self.failed_leaders += 1
         self.leave()
         exchange.go_on(may_wait=verdict is Verdict.START_OVER and self.may_wait)
+
+    def _wait_for_the_whole(self) -> None:
+        """It needs all of the response (it has a condition, or wants a range), but does not wait for ever."""
+        if self._patience is None:
+            self._patience = self._loop.timer(self._on_impatience)
+        if not self._patience.is_set:
+            self._patience.set(_MAX_WAIT_S)
+
+    def _on_impatience(self) -> None:
+        if self._exchange.is_waiting:
+            self.leave()
+            self._exchange.go_on(may_wait=False)

@@ -6,22 +6,30 @@ caching.flights.
 
 from __future__ import annotations
 
+import logging
 from typing import Final
 
 from minato.caching.answer import CachedAnswer
 from minato.caching.flights import Flight, Verdict
 from minato.caching.stored import StoredResponse
 from minato.decide.exchange import Phase
-from minato.errors import ExchangeError
+from minato.errors import ExchangeError, UpstreamError
+from minato.net.cache_session import CacheSession
 from minato.net.client import Nobody
 from minato.net.follower import Follower
+from minato.net.loop import Timer
 from minato.net.uplink import Uplink
 from minato.protocol import render
 from minato.protocol.message import Framing
 from minato.shared.board import Counter
 
+log = logging.getLogger("minato.exchange")
+
 _WAITING: Final = Phase.WAITING
 _NO_CONTENT: Final = 204
+_SMALL_BYTES: Final = 4096
+_LATE_BYTES: Final = 16_384
+_MAX_HOLD_S: Final = 5.0
 
 
 class Sharing(Uplink):
@@ -30,6 +38,10 @@ class Sharing(Uplink):
     _follower: Follower | None = None
     _framing_down = Framing.NONE
     _body_bytes_down = 0
+    _shared_bytes: int | None = None  # the declared length of a response that is shared
+    _late: bytearray | None = None  # small pieces for a client that is behind
+    _hold_timer: Timer | None = None
+    _is_broken = False  # a bug left it in no known state
 
     def _look_up(self, *, may_wait: bool) -> bool:
         """Answer from the store, or begin to wait; tell whether there is nothing to be forwarded now."""
@@ -42,6 +54,12 @@ class Sharing(Uplink):
         raise NotImplementedError
 
     def on_client_left(self) -> None:
+        raise NotImplementedError
+
+    def _end(self, failure: str) -> None:
+        raise NotImplementedError
+
+    def _log(self, failure: str) -> None:
         raise NotImplementedError
 
     def on_response_end(self) -> None:
@@ -77,10 +95,11 @@ class Sharing(Uplink):
     def fall_back(self, status: int | None) -> None:
         """The upstream failed the leader: answer with what is stored, where this request may have it stale, too."""
         assert self._cache is not None
-        answer = self._cache.answer_failure(self._context.loop.wall_s, status)
+        answer = self._cache.answer_failure(self._context.loop.wall_s, status, is_collapsed=True)
         if answer is None:
             self.go_on(may_wait=False)
         else:
+            self._context.row.add(Counter.CACHE_COLLAPSED)
             self._send_answer(answer)
 
     def begin_shared(self, stored: StoredResponse, length_bytes: int | None) -> None:
@@ -92,6 +111,7 @@ class Sharing(Uplink):
             framing = Framing.NONE
         else:
             framing = Framing.LENGTH if length_bytes is not None else render.unknown_length_framing(self.head)
+            self._shared_bytes = length_bytes
         self._context.row.add(Counter.CACHE_COLLAPSED)
         self._send_head(stored.status, stored.reason, render.render_lines(fields), framing, length_bytes or 0)
 
@@ -100,24 +120,51 @@ class Sharing(Uplink):
         if not data:
             return  # an empty chunk would be the last one
         self._body_bytes_down += len(data)
+        is_chunked = self._framing_down is Framing.CHUNKED
+        if len(data) < _SMALL_BYTES and self._client.is_congested:
+            self._gather(render.encode_piece(Framing.CHUNKED, data) if is_chunked else data)
+            return
+        self._flush_late()
         write = self._client.write
-        if self._framing_down is Framing.CHUNKED:
+        if is_chunked:
             write(b"%x\r\n" % len(data))
             write(data)
             write(b"\r\n")
         else:
             write(data)
 
+    def _gather(self, data: bytes) -> None:
+        """Put small pieces together for a client that is behind: each by itself would take many times its size."""
+        if self._late is None:
+            self._late = bytearray()
+        self._late += data
+        if len(self._late) >= _LATE_BYTES:
+            self._flush_late()
+
+    def _flush_late(self) -> None:
+        late, self._late = self._late, None
+        if late:
+            self._client.write(bytes(late))
+
     def end_shared(self) -> None:
         """The shared response is complete."""
-        if self.phase is Phase.RELAYING:
-            self.on_response_end()
+        if self.phase is not Phase.RELAYING:
+            return
+        self._flush_late()
+        if self._shared_bytes is not None and self._shared_bytes != self._body_bytes_down:
+            # It must never look whole, whatever went wrong.
+            self._fail(
+                UpstreamError(502, "the upstream failed", detail="the response that it shared was not all of it")
+            )
+            return
+        self.on_response_end()
 
     def cut_shared(self, error: ExchangeError) -> None:
         """The shared response was cut."""
         self._fail(error)
 
     def on_client_drained(self) -> None:
+        self._flush_late()
         if self._follower is not None:
             self._follower.on_client_drained()
         self.on_pace_changed()
@@ -128,23 +175,75 @@ class Sharing(Uplink):
     def _is_held_back(self) -> bool:
         """Whether the response is to come no faster: its client is behind.
 
-        While it is shared and stored, a slow client does not make it slow for the others; see `Flight`.
+        While it is stored and others wait for it or share it, a slow client does not make it slow for them; what is not
+        stored any more comes at the pace of the slowest. See `Flight`.
         """
         flight = self._cache.flight if self._cache is not None else None
-        if flight is None or not flight.is_shared:
+        if flight is None or not flight.has_followers:
             return self._client.is_congested
         return flight.must_hold_back or (flight.has_overrun and self._client.is_congested)
 
+    def _hold_back(self) -> None:
+        """Pause the upstream. Where one slow client makes it slow for others, that has an end."""
+        assert self._connection is not None
+        self._connection.pause()
+        if self._cache is not None and self._cache.is_awaited:
+            if self._hold_timer is None:
+                self._hold_timer = self._context.loop.timer(self._on_held_too_long)
+            if not self._hold_timer.is_set:
+                self._hold_timer.set(_MAX_HOLD_S)
+
+    def _on_held_too_long(self) -> None:
+        flight = self._cache.flight if self._cache is not None else None
+        if flight is None or not self._is_held_back or not flight.has_followers:
+            return
+        log.warning("clients that read too slowly are cut: others wait for the same response (%s)", self.head.path)
+        flight.cut_congested()
+        if self._client.is_congested and flight.has_followers:
+            slow = self._client
+            if self._go_on_without_client():
+                slow.abort_exchange(reset=self._framing_down is Framing.CLOSE)
+        self.on_pace_changed()
+
     def on_pace_changed(self) -> None:
-        """Its client or a follower has caught up, or one more shares: go on with what was held back."""
+        """Its client or a follower has caught up, one came or left: go on with what was held back."""
         if self._connection is not None and not self._is_held_back:
+            if self._hold_timer is not None:
+                self._hold_timer.cancel()
             self._connection.resume()
+
+    def on_followers_gone(self) -> None:
+        """Nobody follows any more: what is for no client and not for the store is of no use."""
+        self._give_up_if_useless()
 
     def _go_on_without_client(self) -> bool:
         """The client left. If others wait for the response, it is fetched for them; tell whether that is so."""
-        if self._cache is None or not self._cache.is_awaited or isinstance(self._client, Nobody):
+        is_awaited = self._cache is not None and self._cache.is_awaited
+        if self._is_broken or not is_awaited or isinstance(self._client, Nobody):
             return False
+        self._log("the client left; others wait for the response")
         self._client = Nobody(self._client)
         self._context.unattended.add(self)
         self.on_pace_changed()
         return True
+
+    def _give_up_if_useless(self) -> None:
+        """End an exchange that no client waits for once its response is of no use to anybody else either."""
+        if not isinstance(self._client, Nobody) or self.phase is Phase.DONE or self._is_useful:
+            return
+        self._abandon_upstream()
+        self._end("nobody wants the response any more")
+
+    @property
+    def _is_useful(self) -> bool:
+        """Whether a response that no client takes is of use."""
+        return self._cache is not None and self._cache.is_wanted
+
+    def _end_sharing(self, cache: CacheSession) -> None:
+        """The exchange is over: nobody waits for it any more, nor does it wait for anybody."""
+        cache.close()
+        follower, self._follower = self._follower, None
+        if follower is not None:
+            follower.leave()
+        if self._hold_timer is not None:
+            self._hold_timer.close()

@@ -93,6 +93,12 @@ class WorkerRow:
         counters[_REQUESTS] += 1
         counters[_REQUESTS_ACTIVE] += 1
 
+    def request_uncounted(self) -> None:
+        """What `request_begun` counted is no client's request."""
+        counters = self._counters
+        counters[_REQUESTS] -= 1
+        counters[_REQUESTS_ACTIVE] -= 1
+
     def request_over(self, status: int, bytes_in: int, bytes_out: int) -> None:
         """Count a request that ends, with the status of its response (0 for none) and the sizes of the bodies."""
         counters = self._counters

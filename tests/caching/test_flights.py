@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from minato.caching import NotStored
+from minato.caching import NotStored, StoredResponse
 from minato.caching.flights import (
     MAX_REMEMBERED,
     REMEMBERED_S,
@@ -25,12 +25,29 @@ from tests.caching.helpers import NOW_S, begin, make_cache, make_head, make_requ
 FRESH = "Cache-Control: max-age=60"
 
 
+def add(flight: Flight, data: bytes) -> None:
+    """A piece came, for the store and for who shares."""
+    assert flight.writer is not None
+    flight.writer.write(data)
+    flight.add(data)
+
+
+def land(flight: Flight) -> None:
+    """The response is complete and stored."""
+    writer = flight.writer
+    stored = writer.commit(NOW_S) if writer is not None else None
+    flight.land(stored if isinstance(stored, StoredResponse) else None)
+
+
 class Leader:
     def __init__(self) -> None:
-        self.pace_changes = 0
+        self.pace_changes = self.told_gone = 0
 
     def on_pace_changed(self) -> None:
         self.pace_changes += 1
+
+    def on_followers_gone(self) -> None:
+        self.told_gone += 1
 
 
 class Waiter:
@@ -75,11 +92,11 @@ def lead(flights: Flights | None = None, *lines: str) -> Flight:
 def test_all_who_wait_share_what_comes_and_hear_of_its_end() -> None:
     flight = lead()
     waiters = [Waiter(flight) for _ in range(3)]
-    flight.begin(writer_for())
-    flight.add(b"one ")
+    flight.begin(writer_for(limit=100_000))
+    add(flight, b"one ")
     late = Waiter(flight)
-    flight.add(b"two")
-    flight.land()
+    add(flight, b"two")
+    land(flight)
     assert [(one.body, one.told) for one in waiters] == [(b"one two", ["share", "end"])] * 3
     assert (late.body, late.told) == (b"one two", ["share", "end"])
 
@@ -88,21 +105,19 @@ def test_who_comes_late_gets_what_the_writer_has() -> None:
     flight, writer = lead(), writer_for(limit=10_000)
     flight.begin(writer)
     for piece in (b"a", b"b" * 5000, b"c"):
-        writer.write(piece)
-        flight.add(piece)
+        add(flight, piece)
     first = Waiter(flight)
-    writer.write(b"d")
-    flight.add(b"d")
+    add(flight, b"d")
     second = Waiter(flight)
     assert first.body == second.body == b"a" + b"b" * 5000 + b"cd"
 
 
 def test_many_small_pieces_are_few_for_who_comes_late() -> None:
     flight = lead()
-    flight.begin(writer_for())
+    flight.begin(writer_for(limit=100_000))
     Waiter(flight)
     for _ in range(20_000):
-        flight.add(b"x")
+        add(flight, b"x")
     late = Waiter(flight)
     assert len(late.body) == 20_000
     assert len(flight.share(late)) < 10
@@ -123,7 +138,7 @@ def test_what_a_request_says_decides_whether_it_shares(lines: tuple[str, ...], t
     waiter = Waiter(flight, *lines)
     flight.begin(writer_for("Vary: Accept-Language"))
     flight.add(b"x")
-    flight.land()
+    land(flight)
     assert waiter.told == told
 
 
@@ -147,7 +162,7 @@ def test_a_response_that_was_invalidated_is_not_shared_with_who_comes_after_that
     assert flights.find(make_request(), NOW_S) is None
     flight.overrun(NotStored.INVALIDATED, NOW_S)
     flight.add(b"rest")
-    flight.land()
+    land(flight)
     assert (early.body, early.told) == (b"rest", ["share", "end"])
     assert not flights.is_refused(make_request().key, NOW_S)
 
@@ -161,7 +176,7 @@ def test_a_failure_is_a_cut_for_who_shares_and_a_new_start_for_who_waits(is_begu
         flight.begin(writer_for())
     flight.fail()
     flight.fail()
-    flight.land()
+    land(flight)
     assert waiter.told == (["share", "cut"] if is_begun else ["start_over"])
     assert partial.told == ["start_over"]
     assert len(flights) == 0
@@ -219,7 +234,7 @@ def test_an_overrun_goes_on_for_who_shares_at_the_pace_of_the_slowest() -> None:
     flight.leave(slow)
     assert not flight.must_hold_back
     flight.add(b"rest")
-    flight.land()
+    land(flight)
     assert (quick.body, quick.told) == (b"rest", ["share", "end"])
     assert flights.is_refused(make_request().key, NOW_S)
 
@@ -272,7 +287,7 @@ def test_whatever_happens_everybody_hears_the_end_once_and_bodies_are_whole(even
         elif event == "refuse" and flight.state is FlightState.AWAITED:
             flight.refuse(NotStored.PRIVATE, NOW_S, is_lasting=True)
         elif event in ("land", "fail") and is_open and (event == "fail" or flight.response):
-            flight.land() if event == "land" else flight.fail()
+            land(flight) if event == "land" else flight.fail()
         elif event == "fall_back" and flight.state is FlightState.AWAITED:
             flight.fall_back(None)
         elif event == "join" and flights.find(make_request(), NOW_S) is flight:

@@ -129,7 +129,7 @@ def test_being_stored_counts_and_gives_up_rather_than_overrun() -> None:
     cache = make_cache(max_memory_bytes=100_000)
     writers = [begin(cache, make_request(target=b"/%d" % n), make_head(FRESH)) for n in range(10)]
     open_writers = [writer for writer in writers if isinstance(writer, StoreWriter)]
-    kept = [writer.write(bytes(30_000)) for writer in open_writers]
+    kept = [writer.write(bytes(40_000)) for writer in open_writers]
     assert kept.count(True) == 2
     assert cache.stats().reserved_bytes <= 100_000
     results = [writer.commit(NOW_S) for writer in open_writers]

@@ -10,11 +10,13 @@ import pytest
 
 from minato.net import loop as loop_module
 from minato.net.loop import Loop
+from minato.shared.board import Counter
+from tests.net.gate import CACHE, CLIENTS, Gate, wait_for_active
 from tests.net.hit_support import WallClock, note_lanes
 from tests.net.proxy import Proxy
 from tests.net.support import Clock, tcp_pair
 from tests.net.upstream_bench import Bench
-from tests.system.harness import Origin
+from tests.system.harness import Client, Origin, request_bytes
 from tests.system.harness.origin import Script
 
 
@@ -97,3 +99,35 @@ def wall(monkeypatch: pytest.MonkeyPatch) -> WallClock:
 def lanes(monkeypatch: pytest.MonkeyPatch, wall: WallClock) -> list[str]:
     """Note how each request is answered: in an exchange, as a plain hit, or hot; in a second that lasts."""
     return note_lanes(monkeypatch)
+
+
+@pytest.fixture
+def gate() -> Gate:
+    return Gate()
+
+
+@pytest.fixture(params=[True, False], ids=["express", "general"])
+def here(
+    request: pytest.FixtureRequest, gate: Gate, origin: Callable[[Script], Origin], proxy: Callable[..., Proxy]
+) -> Proxy:
+    return proxy(origin(gate), cache=CACHE, express=request.param)
+
+
+@pytest.fixture
+def crowd(here: Proxy) -> Iterator[Callable[..., list[Client]]]:
+    made: list[Client] = []
+
+    def gather(number: int = CLIENTS, wire: bytes | None = None) -> list[Client]:
+        """Send the same request on as many connections, the first one ahead of the others; return when all wait."""
+        active = here.counted(Counter.REQUESTS_ACTIVE)
+        clients = [here.client() for _ in range(number)]
+        made.extend(clients)
+        for count, client in enumerate(clients, 1):
+            client.send(wire or request_bytes())
+            if count in (1, number):
+                wait_for_active(here, active + count)
+        return clients
+
+    yield gather
+    for client in made:
+        client.close()

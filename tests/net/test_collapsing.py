@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,93 +10,18 @@ from typing import Any
 import pytest
 
 from minato.caching.purge import PurgeKind, PurgeRequest
-from minato.config.model import CacheConfig
 from minato.shared.board import Counter
+from tests.net.gate import CACHE, CLIENTS, Gate, wait_for_active
 from tests.net.hit_support import MAX_AGE
 from tests.net.proxy import Proxy, hello
-from tests.system.harness import Client, Origin, OriginConnection, request_bytes
-from tests.system.harness.origin import Request, Script
+from tests.system.harness import Client, Origin, request_bytes
+from tests.system.harness.origin import Script
 
 OriginMaker = Callable[[Script], Origin]
 ProxyMaker = Callable[..., Proxy]
 
-CACHE = CacheConfig(enabled=True, ttl_s=0.0, max_body_size_bytes=200_000)
 CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nCache-Control: max-age=60\r\n\r\n"
 END = b"0\r\n\r\n"
-CLIENTS = 12
-
-
-class Gate:
-    """An origin's script whose connections wait for the test: each request is handed over with its connection."""
-
-    def __init__(self) -> None:
-        self.asked: queue.Queue[tuple[OriginConnection, Request]] = queue.Queue()
-        self.pending: dict[OriginConnection, queue.Queue[bool]] = {}
-
-    def __call__(self, connection: OriginConnection) -> None:
-        answered = self.pending[connection] = queue.Queue()
-        while (request := connection.read_request()) is not None:
-            self.asked.put((connection, request))
-            if not answered.get(timeout=20):
-                return
-
-    def next(self) -> tuple[OriginConnection, Request]:
-        return self.asked.get(timeout=10)
-
-    def done(self, connection: OriginConnection, *, stays: bool = True) -> None:
-        """The response was sent: read the connection's next request, or close it."""
-        self.pending[connection].put(stays)
-
-    def answer(self, response: bytes, *, stays: bool = True) -> Request:
-        connection, request = self.next()
-        connection.send(response)
-        self.done(connection, stays=stays)
-        return request
-
-    def is_quiet(self, seconds: float = 0.1) -> bool:
-        """Tell whether no further request comes in that time."""
-        try:
-            self.asked.get(timeout=seconds)
-        except queue.Empty:
-            return True
-        return False
-
-
-@pytest.fixture
-def gate() -> Gate:
-    return Gate()
-
-
-@pytest.fixture(params=[True, False], ids=["express", "general"])
-def here(request: pytest.FixtureRequest, gate: Gate, origin: OriginMaker, proxy: ProxyMaker) -> Proxy:
-    return proxy(origin(gate), cache=CACHE, express=request.param)
-
-
-@pytest.fixture
-def crowd(here: Proxy) -> Iterator[Callable[..., list[Client]]]:
-    made: list[Client] = []
-
-    def gather(number: int = CLIENTS, wire: bytes | None = None) -> list[Client]:
-        """Send the same request on as many connections, the first one ahead of the others; return when all wait."""
-        active = here.counted(Counter.REQUESTS_ACTIVE)
-        clients = [here.client() for _ in range(number)]
-        made.extend(clients)
-        for count, client in enumerate(clients, 1):
-            client.send(wire or request_bytes())
-            if count in (1, number):
-                wait_for_active(here, active + count)
-        return clients
-
-    yield gather
-    for client in made:
-        client.close()
-
-
-def wait_for_active(here: Proxy, number: int) -> None:
-    deadline_s = time.monotonic() + 10
-    while here.counted(Counter.REQUESTS_ACTIVE) != number:
-        assert time.monotonic() < deadline_s, here.counted(Counter.REQUESTS_ACTIVE)
-        time.sleep(0.002)
 
 
 def cache_status(response: Any) -> bytes:
@@ -225,8 +149,9 @@ def test_a_resource_that_can_be_shared_again_is(gate: Gate, crowd: Crowd) -> Non
 
 def test_a_validation_is_made_once_for_all(gate: Gate, crowd: Crowd) -> None:
     first = crowd(1)[0]
-    gate.answer(hello(b"old", b"Cache-Control: max-age=0", b'ETag: "1"'))
+    gate.answer(hello(b"old", b"Cache-Control: max-age=1", b'ETag: "1"'))
     first.receive()
+    time.sleep(1.1)
     clients = crowd()
     gate.answer(hello(b"new", MAX_AGE, b'ETag: "2"'))
     assert [client.receive().body for client in clients] == [b"new"] * CLIENTS
@@ -258,9 +183,10 @@ def test_where_the_upstream_fails_all_get_what_is_stored(
     here = proxy(origin(gate), cache=CACHE, retries=0)
     clients = [here.client() for _ in range(4)]
     clients[0].send(request_bytes())
-    stale = hello(b"stale", b"Cache-Control: max-age=0, stale-if-error=60", b'ETag: "1"', b"Connection: close")
+    stale = hello(b"stale", b"Cache-Control: max-age=1, stale-if-error=60", b'ETag: "1"', b"Connection: close")
     gate.answer(stale, stays=False)
     clients[0].receive()
+    time.sleep(1.1)
     for client in clients:
         client.send(request_bytes())
     wait_for_active(here, 4)
@@ -283,6 +209,10 @@ VALIDATED = b"HTTP/1.1 304 Not Modified\r\nCache-Control: max-age=60\r\n\r\n"
 def settle(here: Proxy) -> None:
     """Wait until no exchange is under way, with or without a client."""
     wait_for_active(here, 0)
+    deadline_s = time.monotonic() + 10
+    while here.call(lambda: len(here.server._context.unattended)):
+        assert time.monotonic() < deadline_s
+        time.sleep(0.002)
 
 
 @pytest.mark.parametrize("method", [b"GET", b"HEAD"])
