@@ -59,7 +59,7 @@ def place_part(
         max_bytes: a whole that is longer is not stored, nor are its parts.
     """
     part = read_part(response.fields)
-    if part is None:
+    if part is None or _is_multipart(response.fields):
         return NotStored.PART
     if response.framing is Framing.LENGTH and response.length_bytes != part.span.size:
         return NotStored.INCOMPLETE
@@ -72,6 +72,12 @@ def place_part(
     etag = first_value(response.fields, b"etag")
     is_outdated = bool(etag and stored.etag) and etag != stored.etag
     return (part, None) if stored.spans or is_outdated else NotStored.PART
+
+
+def _is_multipart(fields: Fields) -> bool:
+    """RFC 9110, 15.3.7.2: one with several parts MUST NOT have a Content-Range of its own; it would say nothing."""
+    content_type = first_value(fields, b"content-type") or b""
+    return content_type.lower().startswith(b"multipart/byteranges")
 
 
 def find_missing(stored: StoredResponse) -> ByteRange | None:

@@ -180,6 +180,12 @@ def test_a_multipart_206_is_not_stored() -> None:
     assert begin(make_cache(), make_request("Range: bytes=2-4,6-7"), head) is NotStored.PART
 
 
+@pytest.mark.parametrize("content_type", ["multipart/byteranges; boundary=x", "Multipart/ByteRanges"])
+def test_a_multipart_that_claims_one_range_is_not_stored(content_type: str) -> None:
+    head = make_head(FRESH, TAG, f"Content-Type: {content_type}", "Content-Range: bytes 0-9/10", status=206)
+    assert begin(make_cache(), make_request("Range: bytes=0-1,6-7"), head) is NotStored.PART
+
+
 @pytest.mark.parametrize("body", [b"23", b"2345"])
 def test_a_206_of_another_length_than_its_range_is_not_stored(body: bytes) -> None:
     cache = make_cache()
