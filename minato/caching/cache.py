@@ -30,7 +30,7 @@ from minato.caching.stored import StoredResponse, with_date
 from minato.caching.validation import make_completing_fields, make_validation_fields, merge_fields
 from minato.caching.writer import StoreWriter
 from minato.config.model import CacheConfig, ServiceCacheConfig
-from minato.protocol.message import Fields, Framing, ResponseHead, first_value
+from minato.protocol.message import Fields, Framing, ResponseHead
 
 _OK = 200
 _PARTIAL_CONTENT = 206
@@ -216,11 +216,7 @@ class Cache:
         fields = [field for field in response.fields if field[0] != b"content-length"]
         part = base = None
         if response.status == _PARTIAL_CONTENT:
-            is_asked = completes is not None or first_value(request.fields, b"range") is not None
-            if not is_asked:
-                return NotStored.PART
-            known = self._store.select(request.key, request.fields)
-            placed = place_part(known, response, self._config.max_body_size_bytes)
+            placed = self._place(request, response, completes)
             if isinstance(placed, NotStored):
                 return placed
             part, base = placed
@@ -278,6 +274,17 @@ class Cache:
             request_time_s=request_time_s,
             response_time_s=response_time_s,
         )
+
+    def _place(
+        self, request: CacheRequest, response: ResponseHead, completes: StoredResponse | None
+    ) -> tuple[Part, StoredResponse | None] | NotStored:
+        """Return where a 206 belongs, and what it is combined with, or why it is not stored."""
+        names = {name for name, _ in request.fields}
+        if completes is None and b"range" not in names:
+            return NotStored.PART  # nobody asked for it
+        known = self._store.select(request.key, request.fields)
+        is_bare = completes is not None or b"if-range" in names
+        return place_part(known, response, self._config.max_body_size_bytes, is_bare=is_bare)
 
     def _open_writer(
         self,
