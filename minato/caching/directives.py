@@ -147,19 +147,19 @@ def read_request_directives(fields: Fields) -> RequestDirectives:
 
 
 def combine_response_directives(directives: list[Directive], *, is_targeted: bool = False) -> ResponseDirectives:
-    """Return what the directives of a response say together; the strictest of duplicates counts.
+    """Return what the directives of a response say together.
 
-    RFC 9111, 4.2.1: caches are encouraged to take a response with invalid freshness information for stale: an invalid
-    number is 0.
+    RFC 9111, 4.2.1: of a directive with more than one value the first SHOULD be used; caches are encouraged to take a
+    response with invalid freshness information for stale: an invalid number is 0.
     """
-    if not directives:
+    if not (directives or is_targeted):
         return NO_RESPONSE_DIRECTIVES
     flags: set[bytes] = set()
     numbers: dict[bytes, int] = {}
     withheld: set[bytes] = set()
     for name, argument in directives:
         if name in _NUMBERS:
-            numbers[name] = _lesser(numbers.get(name), parse_delta_seconds(argument) or 0)
+            numbers.setdefault(name, parse_delta_seconds(argument) or 0)
         elif name in _QUALIFIED and (names := _field_names(argument)):
             withheld |= names
         else:
