@@ -37,22 +37,27 @@ def read_control(fields: Fields) -> ResponseDirectives:
     for name in TARGET_LIST:
         if name in present:
             directives = _read_targeted(field_values(fields, name))
-            if directives:
+            if directives is not None:
                 return combine_response_directives(directives, is_targeted=True)
     if SURROGATE in present:
-        directives = _read_surrogate(field_values(fields, SURROGATE))
-        if directives:
-            return combine_response_directives(directives, is_targeted=True)
+        surrogate = _read_surrogate(field_values(fields, SURROGATE))
+        if surrogate:
+            return combine_response_directives(surrogate, is_targeted=True)
     lines = field_values(fields, b"cache-control") if b"cache-control" in present else []
     return combine_response_directives([directive for line in lines for directive in parse_directives(line)])
 
 
-def _read_targeted(lines: list[bytes]) -> list[Directive]:
-    """Return the directives of a targeted field, none where it is to be ignored: empty, or no dictionary (2.1)."""
+def _read_targeted(lines: list[bytes]) -> list[Directive] | None:
+    """Return the directives of a targeted field, None where it is to be ignored: empty, or no dictionary (2.1).
+
+    One whose members all say no (``no-store=?0``) is neither: it has no directives, and counts.
+    """
     try:
         members = parse_dictionary(lines)
     except NotStructured:
-        return []
+        return None
+    if not members:
+        return None
     directives: list[Directive] = []
     for name, (value, _) in members.items():
         if value is False:
