@@ -25,6 +25,29 @@ _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 _FIELD_NAME = re.compile(_TOKEN)
 _NUMBERS = frozenset({b"max-age", b"s-maxage", b"stale-while-revalidate", b"stale-if-error"})
 _QUALIFIED = frozenset({b"no-cache", b"private"})
+# Without these a response would be another one, for other requests, or for longer: they are not withheld by themselves.
+_INDISPENSABLE = frozenset(
+    {
+        b"vary",
+        b"date",
+        b"age",
+        b"expires",
+        b"cache-control",
+        b"minato-cache-control",
+        b"cdn-cache-control",
+        b"surrogate-control",
+        b"pragma",
+        b"etag",
+        b"last-modified",
+        b"content-type",
+        b"content-encoding",
+        b"content-length",
+        b"content-location",
+        b"content-range",
+        b"transfer-encoding",
+        b"location",
+    }
+)
 _MAX_DIGITS = len(str(MAX_DELTA_S))
 
 
@@ -191,10 +214,15 @@ def _all_directives(lines: list[bytes]) -> list[Directive]:
 
 
 def _field_names(argument: bytes | None) -> set[bytes]:
-    """Return the field names that no-cache or private is limited to, none where it is not, or not clearly, limited."""
+    """Return the field names that no-cache or private is limited to, none where it is not, or not clearly, limited.
+
+    Nor is it where it names a field that a response cannot be without. RFC 9111, 5.2.2.4 and 5.2.2.7: caches often
+    handle the qualified form "as if an unqualified" one "was received".
+    """
     names = {name.strip(b" \t").lower() for name in (argument or b"").split(b",")}
     names.discard(b"")
-    return names if all(map(_FIELD_NAME.fullmatch, names)) else set()
+    is_clear = all(map(_FIELD_NAME.fullmatch, names)) and names.isdisjoint(_INDISPENSABLE)
+    return names if is_clear else set()
 
 
 def _argument(match: re.Match[bytes]) -> bytes | None:

@@ -105,6 +105,13 @@ def test_names_that_are_none_limit_nothing(argument: str) -> None:
     assert read_control(fields_of(f"Cache-Control: no-cache={argument}")).no_cache
 
 
+@pytest.mark.parametrize("name", ["vary", "x-a, Vary", "Date", "content-type", "Content-Encoding", "etag", "expires"])
+def test_what_a_response_cannot_be_without_is_not_withheld_by_itself(name: str) -> None:
+    directives = read_control(fields_of(f'Cache-Control: max-age=60, no-cache="{name}"'))
+    assert (directives.no_cache, directives.withheld) == (True, frozenset())
+    assert read_control(fields_of(f'Cache-Control: max-age=60, private="{name}"')).private
+
+
 def test_stale_extensions_are_read_and_invalid_ones_extend_nothing() -> None:
     line = "Cache-Control: max-age=1, stale-while-revalidate=30, stale-if-error=9, stale-if-error=60"
     directives = read_control(fields_of(line))

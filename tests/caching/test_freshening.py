@@ -69,6 +69,18 @@ def test_another_status_or_a_request_with_no_store_changes_nothing() -> None:
     assert old.is_live
 
 
+def test_vary_is_not_lost_by_a_304_whatever_no_cache_names() -> None:
+    cache = make_cache()
+    lines = ('Cache-Control: max-age=60, no-cache="vary"', 'ETag: "1"')
+    stored = must_store(cache, make_request("X-V: a"), make_head(*lines, "Vary: x-v"))
+    times = {"request_time_s": LATER_S, "response_time_s": LATER_S}
+    fresh = cache.freshen(make_request("X-V: a"), stored, make_head(*lines, status=304), **times)
+    assert fresh is not None
+    assert fresh.names == (b"x-v",)
+    assert first_value(list(fresh.fields), b"vary") == b"x-v"
+    assert cache.lookup(make_request("X-V: b"), LATER_S).stored is None
+
+
 def test_a_head_speaks_of_the_variant_it_selects_alone() -> None:
     cache = make_cache()
     vary = (FRESH, 'ETag: "1"', "Vary: x-v")
