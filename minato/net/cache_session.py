@@ -289,9 +289,11 @@ class CacheSession:
         self._cache.invalidate(request, head.status, end_to_end)
         refusal = self._begin_store(head, now_s)
         if request.method == b"HEAD":
+            # RFC 9111, 4.3.5: its Content-Length is compared, though it is not passed on as a field.
+            lengths = [field for field in head.fields if field[0] == b"content-length"]
             self._cache.freshen_by_head(
                 request,
-                replace(head, block=make_block(end_to_end)),
+                replace(head, block=make_block([*end_to_end, *lengths])),
                 request_time_s=self._request_time_s,
                 response_time_s=now_s,
             )

@@ -283,6 +283,22 @@ def test_head_freshens_and_head_ends(proxy: Minato, app: App, path: bytes) -> No
     assert outcome(fetch(proxy.port, path)) == "stored"
 
 
+@pytest.mark.parametrize(("length", "expected"), [(10, "hit"), (11, "stored")])
+def test_a_head_of_another_length_ends_what_is_stored(
+    proxy: Minato, app: App, path: bytes, length: int, expected: str
+) -> None:
+    def route(connection: OriginConnection, request: Request) -> None:
+        is_head = request.method == b"HEAD"
+        data = response_bytes(b"x" * length if is_head else BODY, fields=[FRESH])
+        connection.send(data[:-length] if is_head else data)
+
+    app.routes[path] = route
+    fetch(proxy.port, path)
+    head = fetch(proxy.port, path, method=b"HEAD", fields=[(b"Cache-Control", b"no-cache")])
+    assert head.get(b"content-length") == b"%d" % length
+    assert outcome(fetch(proxy.port, path)) == expected
+
+
 def test_withheld_fields_reach_the_one_who_caused_them_alone(proxy: Minato, app: App, path: bytes) -> None:
     control = (b"Cache-Control", b'max-age=60, no-cache="set-cookie", private=x-me')
     app.routes[path] = response_bytes(
