@@ -268,6 +268,11 @@ class Exchange(Sharing):
             self.on_upstream_failed(error)
             return True
         is_over = head.framing is Framing.NONE  # but for its end, after which the connection can be used again
+        if answer is not None and not is_over:
+            # A failure. Its body may take as long as it likes, and nobody is going to read it.
+            self._abandon_upstream()
+            self._send_answer(answer)
+            return True
         self._freshened = answer
         self._withheld = answer is not None or cache.begin_completion(head, now_s) or (cache.must_ask_again and is_over)
         if cache.must_ask_again and not is_over:
