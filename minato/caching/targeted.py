@@ -25,6 +25,8 @@ _SURROGATE_TARGET = re.compile(rb"[ \t]*;[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t
 _SURROGATE_STALE = re.compile(rb"^([ \t]*max-age=\d+)\+\d+", re.IGNORECASE)
 _NUMBERS = frozenset({b"max-age", b"s-maxage", b"stale-while-revalidate", b"stale-if-error"})
 _OWN_TARGET = b"minato"
+OWN_CAPABILITY = _OWN_TARGET + b'="Surrogate/1.0"'
+"""What minato tells upstreams in Surrogate-Capability: its name as a target, and that it reads Surrogate-Control."""
 
 
 def read_control(fields: Fields) -> ResponseDirectives:

@@ -196,7 +196,7 @@ class Uplink(UpstreamOwner):
             wire = render_upstream_request(context, self._client, head, upstream)
         else:
             altered, target = cache.fields_to_forward(context.loop.wall_s), cache.target_to_forward(head.path)
-            wire = render_upstream_request(context, self._client, head, upstream, altered, target)
+            wire = render_upstream_request(context, self._client, head, upstream, altered, target, is_cached=True)
         if not self.request_complete:
             connection.send_head(head, wire)
             for piece in self._replay or ():
