@@ -211,10 +211,10 @@ class Uplink(UpstreamOwner):
         connection.send_whole(head, wire)
 
     def _ask_again(self, why: str) -> None:
-        """Ask the same upstream once more, for the whole: what came is of no use with what the cache has stored.
+        """Ask once more, for the whole: what came is of no use with what the cache has stored.
 
-        It has answered, so that this is no retry. The request is a GET or HEAD without a body; its second response is
-        relayed, whatever it is.
+        The upstream has answered, so that this is no retry, and that one may be asked again. The request is a GET or
+        HEAD without a body; to its second response this does not happen.
         """
         cache, service = self._cache, self._service
         assert cache is not None and service is not None
