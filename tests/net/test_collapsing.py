@@ -211,8 +211,9 @@ def test_where_the_upstream_fails_all_get_what_is_stored(
 
 def test_a_304_about_something_else_is_asked_again_once_for_all(gate: Gate, crowd: Crowd, here: Proxy) -> None:
     first = crowd(1)[0]
-    gate.answer(hello(b"old", b"Cache-Control: max-age=0", b'ETag: W/"1"'))
+    gate.answer(hello(b"old", b"Cache-Control: max-age=1", b'ETag: W/"1"'))
     first.receive()
+    time.sleep(1.1)
     clients = crowd()
     asked = gate.answer(b'HTTP/1.1 304 Not Modified\r\nETag: "1"\r\n\r\n')
     assert asked.get(b"if-none-match") == b'W/"1"'
