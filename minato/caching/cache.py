@@ -27,10 +27,15 @@ from minato.caching.rules import CacheRules
 from minato.caching.status import HIT, LookupReason
 from minato.caching.store import Store
 from minato.caching.stored import StoredResponse, with_date
-from minato.caching.validation import make_completing_fields, make_validation_fields, merge_fields
+from minato.caching.validation import (
+    make_completing_fields,
+    make_unconditional_fields,
+    make_validation_fields,
+    merge_fields,
+)
 from minato.caching.writer import StoreWriter
 from minato.config.model import CacheConfig, ServiceCacheConfig
-from minato.protocol.message import Fields, Framing, ResponseHead, first_value
+from minato.protocol.message import Fields, Framing, ResponseHead
 
 _OK = 200
 _PARTIAL_CONTENT = 206
@@ -143,6 +148,10 @@ class Cache:
         """Return the fields to forward on PARTIAL: a 206 to them completes the stored part, a 200 replaces it."""
         return make_completing_fields(request.fields, stored, missing)
 
+    def unconditional_fields(self, request: CacheRequest) -> Fields:
+        """Return the fields to forward where what came was of no use with what is stored: they ask for the whole."""
+        return make_unconditional_fields(request.fields)
+
     def may_answer_failure(
         self, request: CacheRequest, stored: StoredResponse, now_s: float, status: int | None
     ) -> bool:
@@ -164,11 +173,11 @@ class Cache:
         *,
         request_time_s: float,
         response_time_s: float,
-    ) -> StoredResponse:
+    ) -> StoredResponse | None:
         """Return the stored response updated by a 304 to its validation, to answer with (RFC 9111, 4.3.4).
 
         It takes the old one's place in the store where that still is there, storing is still allowed, and nothing was
-        purged since it was asked for.
+        purged since it was asked for. None: the 304 speaks of another response; the stored one is forgotten.
         """
         freshener = self._freshener(request, response, request_time_s, response_time_s)
         return freshener.freshen(
@@ -216,11 +225,7 @@ class Cache:
         fields = [field for field in response.fields if field[0] != b"content-length"]
         part = base = None
         if response.status == _PARTIAL_CONTENT:
-            is_asked = completes is not None or first_value(request.fields, b"range") is not None
-            if not is_asked:
-                return NotStored.PART
-            known = self._store.select(request.key, request.fields)
-            placed = place_part(known, response, self._config.max_body_size_bytes)
+            placed = self._place(request, response, completes)
             if isinstance(placed, NotStored):
                 return placed
             part, base = placed
@@ -278,6 +283,17 @@ class Cache:
             request_time_s=request_time_s,
             response_time_s=response_time_s,
         )
+
+    def _place(
+        self, request: CacheRequest, response: ResponseHead, completes: StoredResponse | None
+    ) -> tuple[Part, StoredResponse | None] | NotStored:
+        """Return where a 206 belongs, and what it is combined with, or why it is not stored."""
+        names = {name for name, _ in request.fields}
+        if completes is None and b"range" not in names:
+            return NotStored.PART  # nobody asked for it
+        known = self._store.select(request.key, request.fields)
+        is_bare = completes is not None or b"if-range" in names
+        return place_part(known, response, self._config.max_body_size_bytes, is_bare=is_bare)
 
     def _open_writer(
         self,

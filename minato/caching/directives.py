@@ -25,6 +25,29 @@ _QUOTED_PAIR = re.compile(rb"\\(.)", re.DOTALL)
 _FIELD_NAME = re.compile(_TOKEN)
 _NUMBERS = frozenset({b"max-age", b"s-maxage", b"stale-while-revalidate", b"stale-if-error"})
 _QUALIFIED = frozenset({b"no-cache", b"private"})
+# Without these a response would be another one, for other requests, or for longer: they are not withheld by themselves.
+_INDISPENSABLE = frozenset(
+    {
+        b"vary",
+        b"date",
+        b"age",
+        b"expires",
+        b"cache-control",
+        b"minato-cache-control",
+        b"cdn-cache-control",
+        b"surrogate-control",
+        b"pragma",
+        b"etag",
+        b"last-modified",
+        b"content-type",
+        b"content-encoding",
+        b"content-length",
+        b"content-location",
+        b"content-range",
+        b"transfer-encoding",
+        b"location",
+    }
+)
 _MAX_DIGITS = len(str(MAX_DELTA_S))
 
 
@@ -147,19 +170,19 @@ def read_request_directives(fields: Fields) -> RequestDirectives:
 
 
 def combine_response_directives(directives: list[Directive], *, is_targeted: bool = False) -> ResponseDirectives:
-    """Return what the directives of a response say together; the strictest of duplicates counts.
+    """Return what the directives of a response say together.
 
-    RFC 9111, 4.2.1: caches are encouraged to take a response with invalid freshness information for stale: an invalid
-    number is 0.
+    RFC 9111, 4.2.1: of a directive with more than one value the first SHOULD be used; caches are encouraged to take a
+    response with invalid freshness information for stale: an invalid number is 0.
     """
-    if not directives:
+    if not (directives or is_targeted):
         return NO_RESPONSE_DIRECTIVES
     flags: set[bytes] = set()
     numbers: dict[bytes, int] = {}
     withheld: set[bytes] = set()
     for name, argument in directives:
         if name in _NUMBERS:
-            numbers[name] = _lesser(numbers.get(name), parse_delta_seconds(argument) or 0)
+            numbers.setdefault(name, parse_delta_seconds(argument) or 0)
         elif name in _QUALIFIED and (names := _field_names(argument)):
             withheld |= names
         else:
@@ -191,10 +214,15 @@ def _all_directives(lines: list[bytes]) -> list[Directive]:
 
 
 def _field_names(argument: bytes | None) -> set[bytes]:
-    """Return the field names that no-cache or private is limited to, none where it is not, or not clearly, limited."""
+    """Return the field names that no-cache or private is limited to, none where it is not, or not clearly, limited.
+
+    Nor is it where it names a field that a response cannot be without. RFC 9111, 5.2.2.4 and 5.2.2.7: caches often
+    handle the qualified form "as if an unqualified" one "was received".
+    """
     names = {name.strip(b" \t").lower() for name in (argument or b"").split(b",")}
     names.discard(b"")
-    return names if all(map(_FIELD_NAME.fullmatch, names)) else set()
+    is_clear = all(map(_FIELD_NAME.fullmatch, names)) and names.isdisjoint(_INDISPENSABLE)
+    return names if is_clear else set()
 
 
 def _argument(match: re.Match[bytes]) -> bytes | None:

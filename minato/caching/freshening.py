@@ -12,7 +12,12 @@ from minato.caching.rules import CacheRules
 from minato.caching.store import Store
 from minato.caching.stored import StoredResponse, complete_stored, with_date
 from minato.caching.targeted import read_control
-from minato.caching.validation import is_same_representation, is_strong_etag, merge_fields
+from minato.caching.validation import (
+    is_same_representation,
+    is_same_strong_date,
+    is_strong_etag,
+    merge_fields,
+)
 from minato.protocol.message import Fields, ResponseHead, field_values, first_value
 
 
@@ -36,23 +41,32 @@ class Freshener:
         self._request_time_s = request_time_s
         self._response_time_s = response_time_s
 
-    def freshen(self, stored: StoredResponse, *, is_outdated: bool = False) -> StoredResponse:
+    def freshen(self, stored: StoredResponse, *, is_outdated: bool = False) -> StoredResponse | None:
         """Return the stored response that was validated, updated by the 304, and update its like.
 
-        A 304 that names another validator than it was asked for updates nothing: the stored response answers once
-        more and goes.
+        None: the 304 speaks of another one. The stored response goes.
         """
-        if not is_same_representation(stored, self._response.fields):
+        if not is_same_representation(stored, self._response.fields, self._response_time_s):
             self._store.discard(stored)
-            return stored
-        etag = first_value(self._response.fields, b"etag") or b""
+            return None
         if is_outdated:  # it answers who asked, and tells nothing of what is stored by now
             return self._make(stored)[0]
-        if is_strong_etag(etag):  # it "identifies" every response of that version that the request could have selected
-            for other in self._store.matching(self._request.key, self._request.fields):
-                if other is not stored and other.etag == etag:
-                    self._update(other)
+        for other in self._store.matching(self._request.key, self._request.fields):
+            if other is not stored and self._identifies(other):
+                self._update(other)
         return self._update(stored)
+
+    def _identifies(self, other: StoredResponse) -> bool:
+        """Tell whether a strong validator of the 304 is one of another response that the request could have selected.
+
+        Deviation: not by Last-Modified where the entity tags differ, as those of two codings of one file do. It is good
+        for whoever would get the bytes of one under the name of the other.
+        """
+        fields = self._response.fields
+        etag = first_value(fields, b"etag") or b""
+        if etag and other.etag:
+            return etag == other.etag and is_strong_etag(etag)
+        return is_same_strong_date(other, fields, self._response_time_s)
 
     def freshen_by_head(self, is_outdated: Callable[[StoredResponse], bool]) -> None:
         """Update what is stored of the resource where HEAD says that it is still the same; forget it otherwise.

@@ -106,12 +106,12 @@ def calculate_current_age(initial_age_s: float, response_time_s: float, now_s: f
 
 
 def _expires_lifetime_s(values: list[bytes], date_s: int, response_time_s: float) -> float:
-    """Several Expires: the nearest counts. RFC 9111, 5.3: an invalid one, "0" among them, is a time in the past.
+    """Several Expires: the first counts (4.2.1). RFC 9111, 5.3: an invalid one, "0" among them, is a time in the past.
 
     One before Date makes it negative: so much staler it is when somebody would take it stale.
     """
-    moments = [parse_http_date(value, response_time_s) for value in values]
-    return float(min(date_s if moment is None else moment for moment in moments) - date_s)
+    moment = parse_http_date(values[0], response_time_s)
+    return 0.0 if moment is None else float(moment - date_s)
 
 
 def _guess_lifetime(fields: Fields, date_s: int, response_time_s: float) -> Freshness:

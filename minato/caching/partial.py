@@ -49,7 +49,7 @@ def is_same_version(stored: StoredResponse, fields: Fields) -> bool:
 
 
 def place_part(
-    stored: StoredResponse | None, response: ResponseHead, max_bytes: int
+    stored: StoredResponse | None, response: ResponseHead, max_bytes: int, *, is_bare: bool = False
 ) -> tuple[Part, StoredResponse | None] | NotStored:
     """Return where the content of a 206 belongs and what it is to be combined with, or why it is not stored.
 
@@ -57,21 +57,30 @@ def place_part(
         stored: what its request selects.
         response: the 206.
         max_bytes: a whole that is longer is not stored, nor are its parts.
+        is_bare: whether it answers If-Range. RFC 9110, 15.3.7: it SHOULD NOT have the fields that tell about the
+            content then, so that it is of use with those of the rest alone.
     """
     part = read_part(response.fields)
-    if part is None:
+    if part is None or _is_multipart(response.fields):
         return NotStored.PART
     if response.framing is Framing.LENGTH and response.length_bytes != part.span.size:
         return NotStored.INCOMPLETE
     if part.complete_bytes > max_bytes:
         return NotStored.TOO_LARGE
+    beginning = NotStored.PART if is_bare else (part, None)
     if stored is None or stored.status != _OK:
-        return part, None
+        return beginning
     if stored.complete_bytes == part.complete_bytes and is_same_version(stored, response.fields):
         return part, stored
     etag = first_value(response.fields, b"etag")
     is_outdated = bool(etag and stored.etag) and etag != stored.etag
-    return (part, None) if stored.spans or is_outdated else NotStored.PART
+    return beginning if stored.spans or is_outdated else NotStored.PART
+
+
+def _is_multipart(fields: Fields) -> bool:
+    """RFC 9110, 15.3.7.2: one with several parts MUST NOT have a Content-Range of its own; it would say nothing."""
+    content_type = first_value(fields, b"content-type") or b""
+    return content_type.lower().startswith(b"multipart/byteranges")
 
 
 def find_missing(stored: StoredResponse) -> ByteRange | None:

@@ -160,6 +160,11 @@ def decide_reuse(stored: StoredResponse, directives: RequestDirectives, now_s: f
         return reuse
     if directives.no_cache:
         return Reuse.REQUEST
+    # RFC 9111, 5.2.1.1: "Unless the max-stale request directive is also present, the client does not wish to receive a
+    # stale response." Nor one that is staler than it says.
+    limits_staleness = directives.max_age_s is not None or directives.max_stale_s is not None
+    if reuse is Reuse.STALE_WHILE_REVALIDATE and limits_staleness:
+        return Reuse.REQUEST
     # max-age=0 asks for validation, also within the second (RFC 9111, 5.2.1.1).
     if directives.max_age_s is not None and (directives.max_age_s == 0 or age_s > directives.max_age_s):
         return Reuse.REQUEST

@@ -25,6 +25,8 @@ _SURROGATE_TARGET = re.compile(rb"[ \t]*;[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t
 _SURROGATE_STALE = re.compile(rb"^([ \t]*max-age=\d+)\+\d+", re.IGNORECASE)
 _NUMBERS = frozenset({b"max-age", b"s-maxage", b"stale-while-revalidate", b"stale-if-error"})
 _OWN_TARGET = b"minato"
+OWN_CAPABILITY = _OWN_TARGET + b'="Surrogate/1.0"'
+"""What minato tells upstreams in Surrogate-Capability: its name as a target, and that it reads Surrogate-Control."""
 
 
 def read_control(fields: Fields) -> ResponseDirectives:
@@ -37,22 +39,27 @@ def read_control(fields: Fields) -> ResponseDirectives:
     for name in TARGET_LIST:
         if name in present:
             directives = _read_targeted(field_values(fields, name))
-            if directives:
+            if directives is not None:
                 return combine_response_directives(directives, is_targeted=True)
     if SURROGATE in present:
-        directives = _read_surrogate(field_values(fields, SURROGATE))
-        if directives:
-            return combine_response_directives(directives, is_targeted=True)
+        surrogate = _read_surrogate(field_values(fields, SURROGATE))
+        if surrogate:
+            return combine_response_directives(surrogate, is_targeted=True)
     lines = field_values(fields, b"cache-control") if b"cache-control" in present else []
     return combine_response_directives([directive for line in lines for directive in parse_directives(line)])
 
 
-def _read_targeted(lines: list[bytes]) -> list[Directive]:
-    """Return the directives of a targeted field, none where it is to be ignored: empty, or no dictionary (2.1)."""
+def _read_targeted(lines: list[bytes]) -> list[Directive] | None:
+    """Return the directives of a targeted field, None where it is to be ignored: empty, or no dictionary (2.1).
+
+    One whose members all say no (``no-store=?0``) is neither: it has no directives, and counts.
+    """
     try:
         members = parse_dictionary(lines)
     except NotStructured:
-        return []
+        return None
+    if not members:
+        return None
     directives: list[Directive] = []
     for name, (value, _) in members.items():
         if value is False:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 
 from minato.caching.dates import parse_http_date
+from minato.caching.freshness import read_date
 from minato.caching.ranges import ByteRange
 from minato.caching.stored import StoredResponse
 from minato.protocol.message import Fields, field_values, first_value
 
 _ENTITY_TAG = re.compile(rb'(?:W/)?"[\x21\x23-\x7e\x80-\xff]*"')
 _ENTITY_TAG_LIST = re.compile(rb"[ \t,]*(?:" + _ENTITY_TAG.pattern + rb"[ \t]*(?:,[ \t,]*|\Z))+")
+# RFC 9110, 8.8.2.2: a Last-Modified is strong where it is so much older than the Date that clocks make no difference.
+_STRONG_AFTER_S = 60
 
 _CONDITIONS = frozenset(
     {b"if-none-match", b"if-modified-since", b"if-match", b"if-unmodified-since", b"if-range", b"range"}
@@ -74,8 +77,16 @@ def make_completing_fields(fields: Fields, stored: StoredResponse, missing: Byte
     RFC 9110, 13.1.5: with If-Range the range is sent only if the representation is still the same.
     """
     last = b"" if missing.last == stored.complete_bytes - 1 else b"%d" % missing.last
-    kept = [field for field in fields if field[0] not in _CONDITIONS]
-    return [*kept, (b"range", b"bytes=%d-%b" % (missing.first, last)), (b"if-range", strong_validator(stored))]
+    return [
+        *make_unconditional_fields(fields),
+        (b"range", b"bytes=%d-%b" % (missing.first, last)),
+        (b"if-range", strong_validator(stored)),
+    ]
+
+
+def make_unconditional_fields(fields: Fields) -> Fields:
+    """Return a request's fields without its conditions and its Range: what it is answered with is the whole."""
+    return [field for field in fields if field[0] not in _CONDITIONS]
 
 
 def make_validation_fields(fields: Fields, stored: StoredResponse) -> Fields:
@@ -83,7 +94,7 @@ def make_validation_fields(fields: Fields, stored: StoredResponse) -> Fields:
 
     RFC 9111, 4.3.1: SHOULD send If-None-Match for a stored ETag, and If-Modified-Since for a Last-Modified.
     """
-    conditional = [field for field in fields if field[0] not in _CONDITIONS]
+    conditional = make_unconditional_fields(fields)
     if stored.etag:
         conditional.append((b"if-none-match", stored.etag))
     if stored.last_modified:
@@ -91,17 +102,35 @@ def make_validation_fields(fields: Fields, stored: StoredResponse) -> Fields:
     return conditional
 
 
-def is_same_representation(stored: StoredResponse, fields: Fields) -> bool:
-    """Tell whether a 304 with those fields speaks of this stored response (RFC 9111, 4.3.4).
+def is_same_representation(stored: StoredResponse, fields: Fields, response_time_s: float) -> bool:
+    """Tell whether a 304 with those fields, which answers a validation of a stored response, speaks of it.
+
+    RFC 9111, 4.3.4: it MUST NOT be used to update what has none of its strong validators; where it has weak ones alone
+    they have to correspond.
 
     Deviation: a 304 without any validator is believed also where the stored response has one. The request named just
     this one, and servers that leave ETag out of their 304s are common.
     """
-    etag = first_value(fields, b"etag")
-    if etag is not None:
-        return bool(stored.etag) and _opaque(etag) == _opaque(stored.etag)
-    modified = first_value(fields, b"last-modified")
-    return modified is None or bool(stored.etag) or modified == stored.last_modified
+    etag, modified, modified_s = _read_validators(fields, response_time_s)
+    is_same_date = modified is not None and modified == stored.last_modified
+    if etag is not None and is_strong_etag(etag):
+        return etag == stored.etag or is_same_strong_date(stored, fields, response_time_s)
+    if modified_s is not None and _date_s(fields, response_time_s) - modified_s >= _STRONG_AFTER_S:
+        return is_same_date
+    agreements = []
+    if etag is not None and stored.etag:
+        agreements.append(_opaque(etag) == _opaque(stored.etag))
+    if modified is not None and stored.last_modified:
+        agreements.append(is_same_date)
+    return all(agreements) if agreements else etag is None and modified is None
+
+
+def is_same_strong_date(stored: StoredResponse, fields: Fields, response_time_s: float) -> bool:
+    """Tell whether a response has the Last-Modified of a stored one, and that is a strong validator of both."""
+    _, modified, modified_s = _read_validators(fields, response_time_s)
+    if modified_s is None or modified != stored.last_modified or not _is_strong_date(stored):
+        return False
+    return _date_s(fields, response_time_s) - modified_s >= _STRONG_AFTER_S
 
 
 def merge_fields(stored: Fields, update: Fields) -> Fields:
@@ -126,9 +155,21 @@ def _opaque(etag: bytes) -> bytes:
     return etag.removeprefix(b"W/")
 
 
+def _read_validators(fields: Fields, response_time_s: float) -> tuple[bytes | None, bytes | None, int | None]:
+    """Return the ETag, the Last-Modified, and the second that it names; None where there is none, or it is no date."""
+    modified = first_value(fields, b"last-modified")
+    modified_s = None if modified is None else parse_http_date(modified, response_time_s)
+    return first_value(fields, b"etag"), None if modified_s is None else modified, modified_s
+
+
+def _date_s(fields: Fields, response_time_s: float) -> int:
+    date_s = read_date(fields, response_time_s)
+    return int(response_time_s) if date_s is None else date_s
+
+
 def _is_strong_date(stored: StoredResponse) -> bool:
     # A Last-Modified is strong when it is clearly older than the response that brought it (RFC 9110, 8.8.2.2).
-    return stored.date_s - _modified_s(stored) >= 60
+    return stored.date_s - _modified_s(stored) >= _STRONG_AFTER_S
 
 
 def _modified_s(stored: StoredResponse) -> int:

@@ -40,13 +40,16 @@ class CacheSession:
         reason: how the lookup came out, for the log and Cache-Status.
         flight: what it leads: others may wait for the response; None where nobody may.
         is_collapsed: whether it is answered by the response to another request, which it waited for.
+        must_ask_again: whether what came is of no use with what is stored, so that the request is to be sent once more.
         needs_validation: whether the answer is stale, and to be validated in the background.
     """
 
     __slots__ = (
         "_awaited",
         "_cache",
+        "_completed",
         "_fallback",
+        "_is_unconditional",
         "_is_validation",
         "_missing",
         "_outcome",
@@ -57,6 +60,7 @@ class CacheSession:
         "flight",
         "hit",
         "is_collapsed",
+        "must_ask_again",
         "needs_validation",
         "reason",
     )
@@ -67,6 +71,9 @@ class CacheSession:
         self._request_time_s = 0.0
         self._stored: StoredResponse | None = None  # to be validated, or made whole
         self._missing: ByteRange | None = None  # of the stored part
+        self._completed: StoredResponse | None = None  # the part, once the response began
+        self._is_unconditional = False  # asked once more
+        self.must_ask_again = False
         self._fallback: StoredResponse | None = None  # answers where the upstream fails, if it may
         self._writer: StoreWriter | None = None
         self._outcome = Outcome.BYPASS
@@ -183,6 +190,8 @@ class CacheSession:
     def fields_to_forward(self, now_s: float) -> Fields | None:
         """Return the end-to-end fields to send upstream where they are not the request's own: those of a validation."""
         self._request_time_s = now_s
+        if self._is_unconditional:
+            return self._cache.unconditional_fields(self._request)
         if self._stored is not None and self._missing is not None:
             return self._cache.completing_fields(self._request, self._stored, self._missing)
         if self._stored is not None:
@@ -200,11 +209,25 @@ class CacheSession:
             return None
         return request.target
 
+    def ask_again(self) -> None:
+        """Send the request once more, for the whole: what came is of no use with what is stored, which is forgotten."""
+        self._is_unconditional, self.must_ask_again = True, False
+        self._stored = self._missing = None
+        part, self._completed = self._completed, None
+        if part is not None:
+            self._cache.forget(part)
+
     # -- responses that are not relayed: what is stored answers instead
 
     def answer_head(self, head: ResponseHead, now_s: float) -> CachedAnswer | None:
-        """Return the answer from the store that a final response calls for: a 304, or a failure. None: relay it."""
-        if self._stored is not None and self._missing is None and head.status == _NOT_MODIFIED:
+        """Return the answer from the store that a final response calls for: a 304, or a failure. None: there is none.
+
+        Raises:
+            UpstreamError: a 304, and that was asked for no more.
+        """
+        if head.status == _NOT_MODIFIED and self._is_unconditional:
+            raise UpstreamError(502, "the upstream failed", detail="a 304 to a request without a condition")
+        if head.status == _NOT_MODIFIED and self._stored is not None and self._missing is None:
             return self._freshen(self._stored, head, now_s)
         if head.status in FAILURE_STATUSES:
             return self.answer_failure(now_s, head.status)
@@ -242,11 +265,14 @@ class CacheSession:
         fallback = self._fallback
         return _GATEWAY_TIMEOUT if fallback is not None and fallback.forbids_stale else None
 
-    def _freshen(self, stored: StoredResponse, head: ResponseHead, now_s: float) -> CachedAnswer:
+    def _freshen(self, stored: StoredResponse, head: ResponseHead, now_s: float) -> CachedAnswer | None:
         head = replace(head, block=make_block(head.block.end_to_end))
         fresh = self._cache.freshen(
             self._request, stored, head, request_time_s=self._request_time_s, response_time_s=now_s
         )
+        if fresh is None:
+            self.must_ask_again = True
+            return None
         self._land_validated(fresh, now_s)
         status = render_forwarded(self.reason, upstream_status=_NOT_MODIFIED, stored=fresh.is_live)
         answer = self._cache.answer(self._request, fresh, now_s, status)
@@ -256,20 +282,17 @@ class CacheSession:
     def begin_completion(self, head: ResponseHead, now_s: float) -> bool:
         """Begin to make a stored part whole, where a final response brings what is missing; it is not relayed.
 
-        Raises:
-            UpstreamError: it brings something else, which nobody asked for; the part is forgotten.
+        Where it brings something else, which nobody asked for, `must_ask_again` is set.
         """
         if self._missing is None or head.status not in (_PARTIAL_CONTENT, _RANGE_NOT_SATISFIABLE):
             return False
-        stored, self._stored, self._missing = self._stored, None, None
-        assert stored is not None
-        self._begin_store(head, now_s, completes=stored)
+        part, self._stored, self._missing = self._stored, None, None
+        assert part is not None
+        self._completed = part
+        self._begin_store(head, now_s, completes=part)
         writer = self._writer
-        if writer is None or not writer.completes:
-            self.abort()
-            self._cache.forget(stored)
-            raise UpstreamError(502, "the upstream failed", detail="a range that was not asked for")
-        return True
+        self.must_ask_again = writer is None or not writer.completes
+        return not self.must_ask_again
 
     def answer_completed(self, now_s: float) -> CachedAnswer | None:
         """Store what makes the part whole, now that it ended, and return the answer; None where that failed."""
@@ -289,9 +312,11 @@ class CacheSession:
         self._cache.invalidate(request, head.status, end_to_end)
         refusal = self._begin_store(head, now_s)
         if request.method == b"HEAD":
+            # RFC 9111, 4.3.5: its Content-Length is compared, though it is not passed on as a field.
+            lengths = [field for field in head.fields if field[0] == b"content-length"]
             self._cache.freshen_by_head(
                 request,
-                replace(head, block=make_block(end_to_end)),
+                replace(head, block=make_block([*end_to_end, *lengths])),
                 request_time_s=self._request_time_s,
                 response_time_s=now_s,
             )

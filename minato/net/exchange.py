@@ -263,10 +263,20 @@ class Exchange(Sharing):
         """Tell whether the cache answers instead of a final response, once that has ended."""
         now_s = self._context.loop.wall_s
         try:
-            self._freshened = cache.answer_head(head, now_s)
-            self._withheld = self._freshened is not None or cache.begin_completion(head, now_s)
+            answer = cache.answer_head(head, now_s)
         except UpstreamError as error:
             self.on_upstream_failed(error)
+            return True
+        is_over = head.framing is Framing.NONE  # but for its end, after which the connection can be used again
+        if answer is not None and not is_over:
+            # A failure. Its body may take as long as it likes, and nobody is going to read it.
+            self._abandon_upstream()
+            self._send_answer(answer)
+            return True
+        self._freshened = answer
+        self._withheld = answer is not None or cache.begin_completion(head, now_s) or (cache.must_ask_again and is_over)
+        if cache.must_ask_again and not is_over:
+            self._ask_again("it sent a range that was not asked for")
             return True
         return self._withheld
 
@@ -277,9 +287,9 @@ class Exchange(Sharing):
         if answer is None:
             answer = cache.answer_completed(self._context.loop.wall_s)
         if answer is None:
-            self._fail(UpstreamError(502, "the upstream failed", detail="what completes a stored part was not kept"))
-            return
-        self._send_answer(answer)
+            self._ask_again("what it sent is of no use with what is stored")
+        else:
+            self._send_answer(answer)
 
     # -- forwarding
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from minato.caching.request import CacheRequest
+from minato.caching.targeted import OWN_CAPABILITY
 from minato.net.client import Client
 from minato.net.context import WorkerContext
 from minato.net.runtime import UpstreamRuntime
@@ -11,6 +14,9 @@ from minato.protocol.forward import forward_request_fields, forward_request_line
 from minato.protocol.forwarded import Claims, render_element
 from minato.protocol.message import Framing, RequestHead
 from minato.protocol.render import render_lines, render_request_head
+
+_CAPABILITY: Final = b"surrogate-capability"
+_CAPABILITY_LINE: Final = b"surrogate-capability: " + OWN_CAPABILITY + b"\r\n"
 
 
 def build_cache_request(context: WorkerContext, claims: Claims | None, head: RequestHead, service: int) -> CacheRequest:
@@ -41,6 +47,8 @@ def render_upstream_request(
     upstream: UpstreamRuntime,
     altered: Fields | None = None,
     target: bytes | None = None,
+    *,
+    is_cached: bool = False,
 ) -> bytes:
     """Return the head of the request to an upstream.
 
@@ -51,6 +59,8 @@ def render_upstream_request(
         upstream: where it goes.
         altered: its end-to-end fields if they are not its own.
         target: its path and query if they are not its own.
+        is_cached: whether the cache has to do with it: the upstream is told that there is one. It is the same for
+            every request of the same head to the same upstream.
     """
     peer = client.peer_bytes
     memo = head.memo
@@ -60,6 +70,13 @@ def render_upstream_request(
         # The same head from the same peer makes the same claims.
         if rendered is not None and rendered[0] is upstream and rendered[1] == peer:
             return rendered[2]
+    capability = b""
+    if is_cached:
+        fields = altered if altered is not None else head.block.end_to_end
+        if any(name == _CAPABILITY for name, _ in fields):
+            altered = _append_capability(fields)
+        else:
+            capability = _CAPABILITY_LINE
     claims = client.claims
     if altered is None and claims is None:
         lines = forward_request_lines(head, peer, upstream.authority)
@@ -68,6 +85,7 @@ def render_upstream_request(
         lines = render_lines(forward_request_fields(head, fields, peer, claims, upstream.authority))
     if context.sends_forwarded and claims is None:
         lines += b"forwarded: %b\r\n" % render_element(peer, head.host_as_sent)
+    lines += capability
     if target is None:
         target = head.path
     if upstream.prefix or upstream.query:
@@ -76,3 +94,13 @@ def render_upstream_request(
     if memo is not None and memo.is_exact and is_own:
         memo.rendered = (upstream, peer, wire)
     return wire
+
+
+def _append_capability(fields: Fields) -> Fields:
+    """Return fields whose Surrogate-Capability, which a surrogate in front of minato or the client sent, is continued.
+
+    Edge Architecture Specification, 2.1: the capabilities of each surrogate on the way are appended.
+    """
+    known = b", ".join(value for name, value in fields if name == _CAPABILITY and value)
+    others = [field for field in fields if field[0] != _CAPABILITY]
+    return [*others, (_CAPABILITY, known + b", " + OWN_CAPABILITY if known else OWN_CAPABILITY)]

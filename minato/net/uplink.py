@@ -143,7 +143,10 @@ class Uplink(UpstreamOwner):
         )
 
     def on_upstream_failed(self, error: UpstreamError) -> None:
-        self._on_failed_attempt(error)
+        if self._withheld and self._freshened is None:
+            self._ask_again(error.detail)
+        else:
+            self._on_failed_attempt(error)
 
     # -- attempts
 
@@ -193,7 +196,7 @@ class Uplink(UpstreamOwner):
             wire = render_upstream_request(context, self._client, head, upstream)
         else:
             altered, target = cache.fields_to_forward(context.loop.wall_s), cache.target_to_forward(head.path)
-            wire = render_upstream_request(context, self._client, head, upstream, altered, target)
+            wire = render_upstream_request(context, self._client, head, upstream, altered, target, is_cached=True)
         if not self.request_complete:
             connection.send_head(head, wire)
             for piece in self._replay or ():
@@ -206,6 +209,23 @@ class Uplink(UpstreamOwner):
         if head.framing is _CHUNKED:
             wire += render.encode_end(_CHUNKED)
         connection.send_whole(head, wire)
+
+    def _ask_again(self, why: str) -> None:
+        """Ask once more, for the whole: what came is of no use with what the cache has stored.
+
+        The upstream has answered, so that this is no retry, and that one may be asked again. The request is a GET or
+        HEAD without a body; to its second response this does not happen.
+        """
+        cache, service = self._cache, self._service
+        assert cache is not None and service is not None
+        self._abandon_upstream()
+        cache.ask_again()
+        self._tried = self._tried[:-1]
+        log.info("%s (%s, asked again)", why, describe_request(self.head))
+        try:
+            self._attempt(service)
+        except ExchangeError as error:
+            self._fail(error)
 
     def _keep_for_replay(self, data: bytes) -> None:
         assert self._replay is not None

@@ -419,7 +419,7 @@ class UpstreamConnection:
         else:
             self.close()
         owner.on_whole_response(head, data, self._codec.body_at, self._codec.payload_bytes)
-        self._let_go(owner)
+        self._let_go()
 
     def _finish_response(self, owner: UpstreamOwner) -> None:
         self._owner = None
@@ -441,11 +441,11 @@ class UpstreamConnection:
         else:
             self.close()
         owner.on_response_end()
-        self._let_go(owner)
+        self._let_go()
 
-    def _let_go(self, owner: UpstreamOwner) -> None:
+    def _let_go(self) -> None:
         """What ended without a crash is not kept alive by an idle connection, unless that serves the next already."""
-        if self._latest_owner is owner:
+        if self._owner is None:
             self._latest_owner = None
 
     def _on_deadline(self) -> None:

@@ -98,6 +98,8 @@ class Version:
             return "4.2.4: stale, and that is forbidden"
         if "max-stale" in asked and stale_s <= int(asked["max-stale"]):
             return ""
+        if "max-age" in asked or "max-stale" in asked:
+            return "5.2.1.1: the client does not wish to receive a stale response, or one so stale"
         return "" if stale_s < int(control.get("stale-while-revalidate", "0")) else "4.2: stale"
 
     def updated(self, update: Lines, date_s: int, arrived_s: int, delay_s: int) -> Version:

@@ -69,16 +69,17 @@ def test_delta_seconds(argument: bytes | None, seconds: int | None) -> None:
     [
         (["Cache-Control: max-age=60"], 60),
         (["Cache-Control: MAX-AGE=60"], 60),
-        (["Cache-Control: max-age=60, max-age=5"], 5),
+        (["Cache-Control: max-age=60, max-age=5"], 60),
         (["Cache-Control: max-age=5", "Cache-Control: max-age=60"], 5),
-        (["Cache-Control: max-age=60, max-age=abc"], 0),
+        (["Cache-Control: max-age=60, max-age=abc"], 60),
+        (["Cache-Control: max-age=abc, max-age=60"], 0),
         (["Cache-Control: max-age"], 0),
         (['Cache-Control: x="max-age=60"'], None),
         (["Cache-Control: public"], None),
         ([], None),
     ],
 )
-def test_of_a_response_the_strictest_max_age_counts_and_an_invalid_one_is_zero(
+def test_of_a_response_the_first_max_age_counts_and_an_invalid_one_is_zero(
     lines: list[str], max_age_s: int | None
 ) -> None:
     assert read_control(fields_of(*lines)).max_age_s == max_age_s
@@ -104,8 +105,15 @@ def test_names_that_are_none_limit_nothing(argument: str) -> None:
     assert read_control(fields_of(f"Cache-Control: no-cache={argument}")).no_cache
 
 
+@pytest.mark.parametrize("name", ["vary", "x-a, Vary", "Date", "content-type", "Content-Encoding", "etag", "expires"])
+def test_what_a_response_cannot_be_without_is_not_withheld_by_itself(name: str) -> None:
+    directives = read_control(fields_of(f'Cache-Control: max-age=60, no-cache="{name}"'))
+    assert (directives.no_cache, directives.withheld) == (True, frozenset())
+    assert read_control(fields_of(f'Cache-Control: max-age=60, private="{name}"')).private
+
+
 def test_stale_extensions_are_read_and_invalid_ones_extend_nothing() -> None:
-    line = "Cache-Control: max-age=1, stale-while-revalidate=30, stale-if-error=60, stale-if-error=9"
+    line = "Cache-Control: max-age=1, stale-while-revalidate=30, stale-if-error=9, stale-if-error=60"
     directives = read_control(fields_of(line))
     assert (directives.stale_while_revalidate_s, directives.stale_if_error_s) == (30, 9)
     directives = read_control(fields_of("Cache-Control: stale-while-revalidate, stale-if-error=-1"))

@@ -69,6 +69,18 @@ def test_another_status_or_a_request_with_no_store_changes_nothing() -> None:
     assert old.is_live
 
 
+def test_vary_is_not_lost_by_a_304_whatever_no_cache_names() -> None:
+    cache = make_cache()
+    lines = ('Cache-Control: max-age=60, no-cache="vary"', 'ETag: "1"')
+    stored = must_store(cache, make_request("X-V: a"), make_head(*lines, "Vary: x-v"))
+    times = {"request_time_s": LATER_S, "response_time_s": LATER_S}
+    fresh = cache.freshen(make_request("X-V: a"), stored, make_head(*lines, status=304), **times)
+    assert fresh is not None
+    assert fresh.names == (b"x-v",)
+    assert first_value(list(fresh.fields), b"vary") == b"x-v"
+    assert cache.lookup(make_request("X-V: b"), LATER_S).stored is None
+
+
 def test_a_head_speaks_of_the_variant_it_selects_alone() -> None:
     cache = make_cache()
     vary = (FRESH, 'ETag: "1"', "Vary: x-v")
@@ -95,6 +107,20 @@ def test_a_304_freshens_every_response_of_its_strong_etag_that_the_request_could
         assert stored.is_fresh(LATER_S + 1), lines
 
 
+@pytest.mark.parametrize(("other_tag", "is_updated"), [((), True), (('ETag: "other"',), False)])
+def test_a_strong_last_modified_freshens_the_like_of_it_but_gives_no_other_tag(
+    other_tag: tuple[str, ...], is_updated: bool
+) -> None:
+    cache = make_cache()
+    modified = f"Last-Modified: {date_after(-1000).decode()}"
+    other = must_store(cache, make_request("X-V: a"), make_head(FRESH, modified, *other_tag, "Vary: x-v"))
+    own = must_store(cache, make_request("X-W: c"), make_head(FRESH, modified, 'ETag: "1"', "Vary: x-w"))
+    response = make_head(FRESH, modified, 'ETag: "1"', f"Date: {date_after(100).decode()}", status=304)
+    request = make_request("X-V: a", "X-W: c")
+    cache.freshen(request, own, response, request_time_s=LATER_S, response_time_s=LATER_S)
+    assert other.is_live is not is_updated
+
+
 def test_withheld_fields_are_not_stored_and_go_to_whoever_asked() -> None:
     cache = make_cache()
     control = 'Cache-Control: max-age=60, no-cache="x-own", private="x-mine"'
@@ -106,4 +132,5 @@ def test_withheld_fields_are_not_stored_and_go_to_whoever_asked() -> None:
     assert fields_for_client_alone(stored, update) == [(b"x-own", b"2")]
     response = make_head('ETag: "1"', "X-Own: 2", status=304)
     fresh = cache.freshen(make_request(), stored, response, request_time_s=LATER_S, response_time_s=LATER_S)
+    assert fresh is not None
     assert b"x-own" not in {name for name, _ in fresh.fields}

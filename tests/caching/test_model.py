@@ -151,6 +151,7 @@ class CacheAgainstModel(RuleBasedStateMachine):
         fresh = self.cache.freshen(
             request, stored, head_of(304, update), request_time_s=asked_s, response_time_s=self.now_s
         )
+        assert fresh is not None  # it has no validator: the deviation
         assert fresh.body == stored.body
         if stored.is_live:  # nothing of the 304 may be stored
             received.versions = before

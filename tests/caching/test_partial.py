@@ -175,9 +175,40 @@ def test_a_206_that_nobody_asked_for_is_not_stored() -> None:
     assert begin(make_cache(), make_request(), part_head(2, 4)) is NotStored.PART
 
 
+def test_a_206_to_if_range_is_stored_only_with_what_it_adds_to() -> None:
+    """RFC 9110, 15.3.7: such a 206 need not say of what type or coding the content is."""
+    cache = make_cache()
+    request = make_request("Range: bytes=0-9", f"If-Range: {TAG.removeprefix('ETag: ')}")
+    assert begin(cache, request, part_head(0, 9, FRESH, TAG)) is NotStored.PART
+    store_part(cache, 0, 4, FRESH, TAG, "Content-Type: text/x")
+    writer = begin(cache, request, part_head(5, 9, FRESH, TAG))
+    assert not isinstance(writer, NotStored)
+    writer.write(WHOLE[5:])
+    whole = writer.commit(NOW_S)
+    assert isinstance(whole, StoredResponse)
+    assert (whole.body, dict(whole.fields)[b"content-type"]) == (WHOLE, b"text/x")
+
+
+def test_a_206_that_completes_what_is_gone_is_not_stored() -> None:
+    cache = make_cache()
+    store_part(cache, 0, 4)
+    stored = cache.lookup(make_request(), NOW_S).stored
+    assert stored is not None
+    cache.forget(stored)
+    head = part_head(5, 9)
+    begun = cache.begin_store(make_request(), head, request_time_s=NOW_S, response_time_s=NOW_S, completes=stored)
+    assert begun is NotStored.PART
+
+
 def test_a_multipart_206_is_not_stored() -> None:
     head = make_head(FRESH, TAG, "Content-Type: multipart/byteranges; boundary=x", status=206)
     assert begin(make_cache(), make_request("Range: bytes=2-4,6-7"), head) is NotStored.PART
+
+
+@pytest.mark.parametrize("content_type", ["multipart/byteranges; boundary=x", "Multipart/ByteRanges"])
+def test_a_multipart_that_claims_one_range_is_not_stored(content_type: str) -> None:
+    head = make_head(FRESH, TAG, f"Content-Type: {content_type}", "Content-Range: bytes 0-9/10", status=206)
+    assert begin(make_cache(), make_request("Range: bytes=0-1,6-7"), head) is NotStored.PART
 
 
 @pytest.mark.parametrize("body", [b"23", b"2345"])

@@ -34,11 +34,20 @@ def test_what_forbids_stale_reuse_forbids_it_while_revalidating_too(word: str) -
     assert found.outcome is Outcome.STALE
 
 
-@pytest.mark.parametrize("request_line", ["no-cache", "max-age=5", "min-fresh=0", "max-age=0"])
+@pytest.mark.parametrize(
+    "request_line",
+    ["no-cache", "max-age=5", "max-age=100", "min-fresh=0", "max-age=0", "max-stale=4", "max-age=100, max-stale=4"],
+)
 def test_a_request_that_wants_it_fresh_gets_no_stale_one(request_line: str) -> None:
     _, found = look_up(", stale-while-revalidate=30", 5, f"Cache-Control: {request_line}")
     assert (found.outcome, found.reason) == (Outcome.STALE, LookupReason.REQUEST)
     assert found.fallback is None
+
+
+@pytest.mark.parametrize("request_line", ["max-age=100, max-stale", "max-age=100, max-stale=5", "max-stale=5"])
+def test_a_request_that_takes_it_so_stale_gets_it(request_line: str) -> None:
+    _, found = look_up(", stale-while-revalidate=30", 5, f"Cache-Control: {request_line}")
+    assert (found.outcome, found.needs_background_validation) == (Outcome.HIT, False)
 
 
 def may_answer(directives: str, stale_s: float, status: int | None, *request: str) -> bool:

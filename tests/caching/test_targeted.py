@@ -47,6 +47,13 @@ def test_flags_are_true_members_and_false_ones_are_absent() -> None:
     assert (directives.no_store, directives.private, directives.must_revalidate) == (False, True, True)
 
 
+def test_a_field_that_only_says_what_is_not_so_counts_nevertheless() -> None:
+    directives = read_control(fields_of("CDN-Cache-Control: no-store=?0", "Cache-Control: no-store, max-age=60"))
+    assert directives.is_targeted
+    assert not directives.no_store
+    assert directives.max_age_s is None
+
+
 def test_field_names_are_read_from_a_string() -> None:
     assert read_control(fields_of('CDN-Cache-Control: no-cache="x-a, x-b"')).withheld == {b"x-a", b"x-b"}
 

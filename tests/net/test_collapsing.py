@@ -176,7 +176,14 @@ def test_what_must_be_validated_each_time_is_not_serialised(gate: Gate, crowd: C
     assert [client.receive().body for client in again] == [b"page"] * 4
 
 
-@pytest.mark.parametrize("failure", [b"", b"HTTP/1.1 503 Busy\r\nContent-Length: 0\r\n\r\n"], ids=["cut", "503"])
+BUSY = b"HTTP/1.1 503 Busy\r\n"
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [b"", BUSY + b"Content-Length: 0\r\n\r\n", BUSY + b"Content-Length: 9\r\n\r\nsorry", BUSY + b"\r\n"],
+    ids=["cut", "503", "503-unfinished", "503-endless"],
+)
 def test_where_the_upstream_fails_all_get_what_is_stored(
     gate: Gate, origin: OriginMaker, proxy: ProxyMaker, failure: bytes
 ) -> None:
@@ -200,6 +207,20 @@ def test_where_the_upstream_fails_all_get_what_is_stored(
     assert gate.is_quiet()
     for client in clients:
         client.close()
+
+
+def test_a_304_about_something_else_is_asked_again_once_for_all(gate: Gate, crowd: Crowd, here: Proxy) -> None:
+    first = crowd(1)[0]
+    gate.answer(hello(b"old", b"Cache-Control: max-age=1", b'ETag: W/"1"'))
+    first.receive()
+    time.sleep(1.1)
+    clients = crowd()
+    asked = gate.answer(b'HTTP/1.1 304 Not Modified\r\nETag: "1"\r\n\r\n')
+    assert asked.get(b"if-none-match") == b'W/"1"'
+    asked = gate.answer(hello(b"new", b"Cache-Control: max-age=60", b'ETag: "1"'))
+    assert asked.get(b"if-none-match") is None
+    assert [client.receive().body for client in clients] == [b"new"] * CLIENTS
+    assert gate.is_quiet()
 
 
 OVERDUE = hello(b"old", b"Cache-Control: max-age=0, stale-while-revalidate=60", b'ETag: "1"')

@@ -188,3 +188,27 @@ def test_another_target_for_a_kept_head_goes_on_that_once(fields: list[tuple[byt
         target = b"/x?a=1" if number % 2 else None
         wire = render_upstream_request(context_of(), stranger(), head, PLACES[0], None, target)
         assert wire.startswith(b"GET %b HTTP/1.1\r\n" % (target or b"/x?a=1&b=2"))
+
+
+CAPABILITY = b'surrogate-capability: minato="Surrogate/1.0"\r\n'
+
+
+@pytest.mark.parametrize("fields", COOKIE_LINES)
+def test_upstreams_learn_of_the_cache_where_there_is_one(fields: list[tuple[bytes, bytes]]) -> None:
+    wire = request_bytes(fields=[(b"Accept", b"x"), *fields])
+    for is_cached in (False, True):
+        head = known_head(wire)
+        for altered in (None, head.block.end_to_end, None):
+            rendered = render_upstream_request(context_of(), stranger(), head, PLACES[0], altered, is_cached=is_cached)
+            assert rendered.count(CAPABILITY) == is_cached
+
+
+def test_a_capability_of_another_surrogate_is_continued() -> None:
+    fields = [(b"Surrogate-Capability", b'one="Surrogate/1.0"'), (b"Surrogate-Capability", b'two="ESI/1.0"')]
+    head = known_head(request_bytes(fields=fields))
+    rendered = render_upstream_request(context_of(), stranger(), head, PLACES[0], is_cached=True)
+    expected = b'surrogate-capability: one="Surrogate/1.0", two="ESI/1.0", minato="Surrogate/1.0"\r\n'
+    assert rendered.count(expected) == 1
+    assert rendered.lower().count(b"surrogate-capability") == 1
+    plain = render_upstream_request(context_of(), stranger(), replace(head, memo=None), PLACES[0])
+    assert b"minato=" not in plain

@@ -10,11 +10,24 @@ from typing import Any
 import pytest
 
 from .conftest import Instances
-from .harness import App, Client, Minato, OriginConnection, Request, Response, fetch, response_bytes, wait_until
+from .harness import (
+    App,
+    Client,
+    Minato,
+    OriginConnection,
+    Request,
+    Response,
+    Truncated,
+    fetch,
+    response_bytes,
+    wait_until,
+)
 from .test_cache import outcome
 
 MakeOrigin = Callable[..., Any]
 StartMinato = Callable[..., Minato]
+
+Fields = list[tuple[bytes, bytes]]
 
 BODY = b"0123456789"
 TAG = (b"ETag", b'"v1"')
@@ -119,8 +132,75 @@ def test_an_upstream_that_completes_wrongly_gets_nothing_wrong_sent_or_stored(
 
     app.routes[path] = complete
     response = fetch(proxy.port, path)
-    assert response.status == 502 or (response.status, response.body) == (200, BODY)
-    assert fetch(proxy.port, path).body == BODY
+    assert (response.status, response.body) == (200, BODY)
+    assert ranges.asked[1:] == [(None, None)]  # once more, and for the whole
+    assert outcome(fetch(proxy.port, path)) == "hit"
+
+
+def test_an_upstream_that_never_sends_the_whole_is_asked_once_more_and_no_oftener(
+    proxy: Minato, app: App, path: bytes
+) -> None:
+    app.routes[path] = Ranges()
+    get_range(proxy, path, b"bytes=0-5")
+    asked: list[bytes | None] = []
+
+    def cut(connection: OriginConnection, request: Request) -> None:
+        asked.append(request.get(b"range"))
+        fields = [FRESH, TAG, (b"Content-Range", b"bytes 6-9/10")]
+        status = b"206 Partial Content" if asked[-1] else b"200 OK"
+        connection.send(response_bytes(b"6789", status=status, fields=fields)[:-2])
+        connection.close()
+
+    app.routes[path] = cut
+    with pytest.raises(Truncated):
+        fetch(proxy.port, path)
+    assert asked == [b"bytes=6-", None]
+
+
+OLD, NEW = b"Tue, 01 Dec 2015 00:00:00 GMT", b"Wed, 02 Dec 2015 00:00:00 GMT"
+
+
+@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
+@pytest.mark.parametrize(
+    ("stored", "told"),
+    [
+        ([(b"ETag", b'W/"v1"')], [TAG]),
+        ([TAG], [(b"ETag", b'"v2"')]),
+        ([TAG, (b"Last-Modified", OLD)], [(b"Last-Modified", NEW)]),
+    ],
+    ids=["weak", "another", "later"],
+)
+def test_a_304_about_nothing_that_is_stored_makes_minato_ask_for_the_whole(
+    proxy: Minato, app: App, path: bytes, method: bytes, stored: Fields, told: Fields
+) -> None:
+    asked: list[tuple[bytes | None, ...]] = []
+
+    def route(connection: OriginConnection, request: Request) -> None:
+        names = (b"if-none-match", b"if-modified-since", b"range")
+        asked.append(tuple(request.get(name) for name in names))
+        if len(asked) > 1 and any(asked[-1]):
+            connection.send(response_bytes(status=b"304 Not Modified", fields=told))
+            return
+        data = response_bytes(b"old" if len(asked) == 1 else b"newer", fields=[STALE, *stored])
+        connection.send(data[:-5] if request.method == b"HEAD" else data)
+
+    app.routes[path] = route
+    fetch(proxy.port, path)
+    with Client(proxy.port) as client:
+        response = client.request(method, path, fields=[(b"If-None-Match", b'"mine"'), (b"Range", b"bytes=0-1")])
+        assert (response.status, response.body) == (200, b"newer" if method == b"GET" else b"")
+        assert response.get(b"content-length") == b"5"
+        assert len(asked) == 3 and asked[1][0] == dict(stored)[b"ETag"] and asked[2] == (None, None, None)
+        assert client.request(target=path).body == b"newer"
+
+
+def test_a_304_to_no_condition_is_no_answer(proxy: Minato, app: App, path: bytes) -> None:
+    answers = [response_bytes(BODY, fields=[(b"Cache-Control", b"max-age=0, must-revalidate"), TAG])]
+    answers += [response_bytes(status=b"304 Not Modified", fields=[(b"ETag", b'"v2"')])] * 2
+    app.routes[path] = lambda connection, request: connection.send(answers.pop(0))
+    fetch(proxy.port, path)
+    assert fetch(proxy.port, path).status == 504
+    assert not answers
 
 
 def test_a_client_that_leaves_while_the_rest_is_fetched_leaves_the_part_as_it_was(
@@ -281,6 +361,22 @@ def test_head_freshens_and_head_ends(proxy: Minato, app: App, path: bytes) -> No
     tag = b'"v2"'
     fetch(proxy.port, path, method=b"HEAD", fields=[(b"Cache-Control", b"max-age=0"), (b"If-None-Match", b'"x"')])
     assert outcome(fetch(proxy.port, path)) == "stored"
+
+
+@pytest.mark.parametrize(("length", "expected"), [(10, "hit"), (11, "stored")])
+def test_a_head_of_another_length_ends_what_is_stored(
+    proxy: Minato, app: App, path: bytes, length: int, expected: str
+) -> None:
+    def route(connection: OriginConnection, request: Request) -> None:
+        is_head = request.method == b"HEAD"
+        data = response_bytes(b"x" * length if is_head else BODY, fields=[FRESH])
+        connection.send(data[:-length] if is_head else data)
+
+    app.routes[path] = route
+    fetch(proxy.port, path)
+    head = fetch(proxy.port, path, method=b"HEAD", fields=[(b"Cache-Control", b"no-cache")])
+    assert head.get(b"content-length") == b"%d" % length
+    assert outcome(fetch(proxy.port, path)) == expected
 
 
 def test_withheld_fields_reach_the_one_who_caused_them_alone(proxy: Minato, app: App, path: bytes) -> None:
