@@ -52,7 +52,7 @@ def test_no_fields_raise(
         cache.validation_fields(request, found.stored)
         update = ResponseHead(304, b"", 11, make_block(update_fields), Framing.NONE, 0, keep_alive=True)
         fresh = cache.freshen(request, found.stored, update, request_time_s=now_s, response_time_s=now_s)
-        for stored in (found.stored, fresh):
+        for stored in (found.stored, fresh or found.stored):
             answer = cache.answer(request, stored, now_s)
             assert answer.status in (200, 206, 304, 416)
             assert b"body".find(answer.body) >= 0
