@@ -1,0 +1,121 @@
+"""A campaign: random cases until its time is up or one is found that is wrong; that one is made smaller and told."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.fuzzing.cases import Case, RequestCase, ResponseCase, random_case, request_entries, response_entries
+from tests.fuzzing.rig import HOST, Rig
+from tests.fuzzing.verdicts import judge
+
+_PROBE_EVERY = 200
+_RIG_LIFE = 2_000
+_MINIMISE_S = 10.0
+_PROBE = RequestCase((b"GET /probe HTTP/1.1\r\nHost: %b\r\n\r\n" % HOST,))
+
+
+@dataclass
+class Found:
+    """A case that is wrong, as small as it could be made; ``repeats`` tells whether it is wrong in a fresh rig, too."""
+
+    seed: int
+    number: int
+    express: bool
+    case: Case
+    wrong: list[str]
+    repeats: bool
+
+    def __str__(self) -> str:
+        where = f"seed {self.seed}, case {self.number}, express={self.express}"
+        how = "" if self.repeats else " (only behind the cases before it; not made smaller)"
+        return f"{where}{how}\n{self.case}\n" + "\n".join(self.wrong)
+
+
+@dataclass
+class Campaign:
+    """What was tried, and what was found. ``kinds`` counts the statuses that clients got, so that one sees what was reached."""
+
+    seed: int
+    cases: int = 0
+    found: list[Found] = field(default_factory=list)
+    forwarded: int = 0
+    refused: int = 0
+
+    def run(self, *, express: bool, seconds: float, most: int = 0) -> None:
+        """Try cases for that long, ``most`` of them at the most (0: any number); ends early where one is wrong."""
+        rng = random.Random(f"{self.seed} {express}")
+        requests, responses = request_entries(), response_entries()
+        deadline_s = time.monotonic() + seconds
+        number = 0
+        while time.monotonic() < deadline_s and not self.found and not (most and number >= most):
+            with Rig(express=express) as rig:
+                for _ in range(_RIG_LIFE):
+                    case = random_case(rng, requests, responses)
+                    number += 1
+                    self._try(rig, case, number, express)
+                    if self.found or time.monotonic() >= deadline_s or (most and number >= most):
+                        break
+
+    def _try(self, rig: Rig, case: Case, number: int, express: bool) -> None:
+        seen = rig.run(case)
+        wrong = judge(seen)
+        self.cases += 1
+        self.forwarded += bool(seen.upstreams)
+        self.refused += not seen.upstreams
+        if not wrong and number % _PROBE_EVERY == 0:
+            wrong = probe(rig)
+        if wrong:
+            small = minimise(case, lambda one: is_wrong(one, express))
+            again = verdict(small, express)
+            self.found.append(Found(self.seed, number, express, small, again or wrong, bool(again)))
+
+
+def probe(rig: Rig) -> list[str]:
+    """Return what is wrong with the answer to a request that is well-formed."""
+    seen = rig.run(_PROBE)
+    wrong = judge(seen)
+    if not seen.client.startswith(b"HTTP/1.1 200 "):
+        wrong.append(f"a well-formed request is answered with {seen.client[:200]!r}")
+    return wrong
+
+
+def verdict(case: Case, express: bool) -> list[str]:
+    """Return what is wrong with a case in a fresh rig, followed by a probe."""
+    with Rig(express=express) as rig:
+        return judge(rig.run(case)) + probe(rig)
+
+
+def is_wrong(case: Case, express: bool) -> bool:
+    return bool(verdict(case, express))
+
+
+def minimise(case: Case, still_wrong: Callable[[Case], bool]) -> Case:
+    """Return a smaller case that is wrong still: fewer pieces, lines and bytes; the case itself where it is not wrong alone."""
+    deadline_s = time.monotonic() + _MINIMISE_S
+    if not still_wrong(case):
+        return case
+    case = _first_wrong([_simpler(case)], still_wrong) or case
+    size = max(1, len(case.wire) // 2)
+    while size and time.monotonic() < deadline_s:
+        at, before = 0, len(case.wire)
+        while at < len(case.wire) and time.monotonic() < deadline_s:
+            shorter = case.with_wire(case.wire[:at] + case.wire[at + size :])
+            if still_wrong(shorter):
+                case = shorter
+            else:
+                at += size
+        size = size // 2 if len(case.wire) == before or size > 1 else size
+    return case
+
+
+def _simpler(case: Case) -> Case:
+    if isinstance(case, RequestCase):
+        return RequestCase((case.wire,), case.half_closes)
+    return ResponseCase(case.methods, case.answers[:1], case.pipelined)
+
+
+def _first_wrong(cases: list[Case], still_wrong: Callable[[Case], bool]) -> Case | None:
+    return next((case for case in cases if still_wrong(case)), None)
