@@ -36,7 +36,7 @@ class Found:
 
 @dataclass
 class Campaign:
-    """What was tried, and what was found. ``kinds`` counts the statuses that clients got, so that one sees what was reached."""
+    """What was tried, and what was found. ``forwarded`` and ``refused`` tell how deep they went."""
 
     seed: int
     cases: int = 0
@@ -93,7 +93,7 @@ def is_wrong(case: Case, express: bool) -> bool:
 
 
 def minimise(case: Case, still_wrong: Callable[[Case], bool]) -> Case:
-    """Return a smaller case that is wrong still: fewer pieces, lines and bytes; the case itself where it is not wrong alone."""
+    """Return a smaller case that is wrong still: of fewer pieces and bytes; itself if it is not wrong alone."""
     deadline_s = time.monotonic() + _MINIMISE_S
     if not still_wrong(case):
         return case

@@ -1,4 +1,4 @@
-"""llhttp, the parser of Node, by way of httptools: reads what minato sent, and what was sent to minato, in its own way."""
+"""llhttp, the parser of Node, by way of httptools: reads what minato sent and what it got."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import httptools
 from tests.fuzzing.messages import Message, Reading
 
 # Where llhttp is narrower than the standard: it knows these methods only (RFC 9110, 9.1: any token is one), no minor
-# version above 1 (RFC 9110, 2.5: to be read as the highest one that the recipient knows), and no tab behind a value (5.5).
+# version above 1 (RFC 9110, 2.5: it is to be read as the highest one that is known), and no tab behind a value (5.5).
 METHODS = frozenset(
-    b"DELETE GET HEAD POST PUT OPTIONS TRACE COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND REBIND UNBIND ACL "
-    b"REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PATCH PURGE MKCALENDAR LINK UNLINK".split()
+    b"DELETE GET HEAD POST PUT OPTIONS TRACE COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND REBIND UNBIND "
+    b"ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PATCH PURGE MKCALENDAR LINK UNLINK".split()
 )
 _HIGHER_MINOR = re.compile(rb"HTTP/1\.[2-9](?= )")
 _TAB_BEHIND = re.compile(rb"[ \t]*\t[ \t]*\r\n")

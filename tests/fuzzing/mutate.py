@@ -4,10 +4,20 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from itertools import pairwise
 
 _FRAMING = [
-    *[b"Content-Length: %b" % v for v in (b"0", b"1", b"3", b"5", b"+5", b"5 ", b"0x5", b"5, 5", b"", b"005", b"-1", b"5_0")],
-    *[b"content-length : 5", b"Content-Length:5", b"Content-Length:\t5", b"Content_Length: 5", b"Content-Length: \x0b5"],
+    *[
+        b"Content-Length: %b" % v
+        for v in (b"0", b"1", b"3", b"5", b"+5", b"5 ", b"0x5", b"5, 5", b"", b"005", b"-1", b"5_0")
+    ],
+    *[
+        b"content-length : 5",
+        b"Content-Length:5",
+        b"Content-Length:\t5",
+        b"Content_Length: 5",
+        b"Content-Length: \x0b5",
+    ],
     *[b"Transfer-Encoding: %b" % v for v in (b"chunked", b"Chunked", b" chunked ", b"xchunked", b"chunked, chunked")],
     *[b"Transfer-Encoding: %b" % v for v in (b"identity", b"gzip, chunked", b"chunked, identity", b"", b'"chunked"')],
     *[b"Transfer-Encoding: %b" % v for v in (b"chunked;q=1", b"chunked,", b",chunked", b"\x0bchunked", b"chunked\x00")],
@@ -16,29 +26,149 @@ _FRAMING = [
 ]
 _OTHER = [
     *[b"Host: test.local", b"Host: other", b"Host:", b"host: test.local", b" Host: x", b"Connection: close"],
-    *[b"Connection: keep-alive", b"Connection: content-length", b"Connection: Transfer-Encoding, Host", b"Connection: upgrade"],
+    *[
+        b"Connection: keep-alive",
+        b"Connection: content-length",
+        b"Connection: Transfer-Encoding, Host",
+        b"Connection: upgrade",
+    ],
     *[b"Upgrade: websocket", b"Upgrade: h2c", b"Expect: 100-continue", b"Expect: x", b"Trailer: X", b"Keep-Alive: 5"],
-    *[b"Max-Forwards: 0", b"Max-Forwards: 1", b"Via: 1.1 minato", b"Range: bytes=0-1", b"Age: 5", b"NoColon", b": empty"],
-    *[b"X: \x80\xff", b"X: a\x00b", b"X\x00: y", b"X:" + b"y" * 300, b"HTTP2-Settings: x", b"Proxy-Connection: close", b"Date: x"],
+    *[
+        b"Max-Forwards: 0",
+        b"Max-Forwards: 1",
+        b"Via: 1.1 minato",
+        b"Range: bytes=0-1",
+        b"Age: 5",
+        b"NoColon",
+        b": empty",
+    ],
+    *[
+        b"X: \x80\xff",
+        b"X: a\x00b",
+        b"X\x00: y",
+        b"X:" + b"y" * 300,
+        b"HTTP2-Settings: x",
+        b"Proxy-Connection: close",
+        b"Date: x",
+    ],
 ]
 _CHUNK_LINES = [
-    *[b"0", b"1", b"5", b"05", b"00000000000000000005", b"0x5", b"+5", b"-5", b"5;", b"5;a=b", b'5;a="\r\n', b"5 ", b" 5", b"5\t"],
-    *[b"g", b"", b"ffffffffffffffff", b"100000005", b"5;\n", b"5\x00", b"A", b"a", b"5,5", b"5_5", b"\x0b5", b"0;x", b"00"],
+    *[
+        b"0",
+        b"1",
+        b"5",
+        b"05",
+        b"00000000000000000005",
+        b"0x5",
+        b"+5",
+        b"-5",
+        b"5;",
+        b"5;a=b",
+        b'5;a="\r\n',
+        b"5 ",
+        b" 5",
+        b"5\t",
+    ],
+    *[
+        b"g",
+        b"",
+        b"ffffffffffffffff",
+        b"100000005",
+        b"5;\n",
+        b"5\x00",
+        b"A",
+        b"a",
+        b"5,5",
+        b"5_5",
+        b"\x0b5",
+        b"0;x",
+        b"00",
+    ],
 ]
 _FIRST_LINES = [
-    *[b"GET / HTTP/1.1", b"GET /x HTTP/1.0", b"POST / HTTP/1.1", b"HEAD / HTTP/1.1", b"get / HTTP/1.1", b"GET  / HTTP/1.1"],
-    *[b"GET / HTTP/1.2", b"GET / HTTP/2.0", b"GET /", b"GET\t/ HTTP/1.1", b"GET / HTTP/1.1 ", b" GET / HTTP/1.1", b"GET / http/1.1"],
-    *[b"GET http://test.local/a HTTP/1.1", b"OPTIONS * HTTP/1.1", b"CONNECT test.local:80 HTTP/1.1", b"TRACE / HTTP/1.1"],
-    *[b"GET /a b HTTP/1.1", b"GET /\x80 HTTP/1.1", b"GET / HTTP/1.11", b"G\x00T / HTTP/1.1", b"GET /# HTTP/1.1", b"M-SEARCH * HTTP/1.1"],
+    *[
+        b"GET / HTTP/1.1",
+        b"GET /x HTTP/1.0",
+        b"POST / HTTP/1.1",
+        b"HEAD / HTTP/1.1",
+        b"get / HTTP/1.1",
+        b"GET  / HTTP/1.1",
+    ],
+    *[
+        b"GET / HTTP/1.2",
+        b"GET / HTTP/2.0",
+        b"GET /",
+        b"GET\t/ HTTP/1.1",
+        b"GET / HTTP/1.1 ",
+        b" GET / HTTP/1.1",
+        b"GET / http/1.1",
+    ],
+    *[
+        b"GET http://test.local/a HTTP/1.1",
+        b"OPTIONS * HTTP/1.1",
+        b"CONNECT test.local:80 HTTP/1.1",
+        b"TRACE / HTTP/1.1",
+    ],
+    *[
+        b"GET /a b HTTP/1.1",
+        b"GET /\x80 HTTP/1.1",
+        b"GET / HTTP/1.11",
+        b"G\x00T / HTTP/1.1",
+        b"GET /# HTTP/1.1",
+        b"M-SEARCH * HTTP/1.1",
+    ],
     *[b"GET /../a HTTP/1.1", b"GET /%2e%2e/%00 HTTP/1.1", b"PRI * HTTP/2.0", b"PURGE / HTTP/1.1", b"GET //a HTTP/1.1"],
 ]
 _STATUS_LINES = [
-    *[b"HTTP/1.1 200 OK", b"HTTP/1.0 200 OK", b"HTTP/1.1 204 No Content", b"HTTP/1.1 304 Not Modified", b"HTTP/1.1 100 Continue"],
-    *[b"HTTP/1.1 103 Early Hints", b"HTTP/1.1 101 Switching Protocols", b"HTTP/1.1 200", b"HTTP/1.1 200 ", b"HTTP/1.1  200 OK"],
-    *[b"HTTP/1.1 205 Reset", b"HTTP/1.1 206 Partial", b"HTTP/1.1 99 X", b"HTTP/1.1 600 X", b"HTTP/1.1 2000 X", b"HTTP/2 200 OK"],
-    *[b"HTTP/1.2 200 OK", b"http/1.1 200 OK", b"ICY 200 OK", b"HTTP/1.1 +200 OK", b"HTTP/1.1 200 O\x00K", b" HTTP/1.1 200 OK"],
+    *[
+        b"HTTP/1.1 200 OK",
+        b"HTTP/1.0 200 OK",
+        b"HTTP/1.1 204 No Content",
+        b"HTTP/1.1 304 Not Modified",
+        b"HTTP/1.1 100 Continue",
+    ],
+    *[
+        b"HTTP/1.1 103 Early Hints",
+        b"HTTP/1.1 101 Switching Protocols",
+        b"HTTP/1.1 200",
+        b"HTTP/1.1 200 ",
+        b"HTTP/1.1  200 OK",
+    ],
+    *[
+        b"HTTP/1.1 205 Reset",
+        b"HTTP/1.1 206 Partial",
+        b"HTTP/1.1 99 X",
+        b"HTTP/1.1 600 X",
+        b"HTTP/1.1 2000 X",
+        b"HTTP/2 200 OK",
+    ],
+    *[
+        b"HTTP/1.2 200 OK",
+        b"http/1.1 200 OK",
+        b"ICY 200 OK",
+        b"HTTP/1.1 +200 OK",
+        b"HTTP/1.1 200 O\x00K",
+        b" HTTP/1.1 200 OK",
+    ],
 ]
-_BITS = [b"\r\n", b"\n", b"\r", b"\0", b" ", b"\t", b":", b",", b";", b'"', b"\r\n\r\n", b"0\r\n\r\n", b"\n\n", b"\r\r\n", b"\x0b", b"\xff"]
+_BITS = [
+    b"\r\n",
+    b"\n",
+    b"\r",
+    b"\0",
+    b" ",
+    b"\t",
+    b":",
+    b",",
+    b";",
+    b'"',
+    b"\r\n\r\n",
+    b"0\r\n\r\n",
+    b"\n\n",
+    b"\r\r\n",
+    b"\x0b",
+    b"\xff",
+]
 _SMUGGLED = [
     b"GET /smuggled HTTP/1.1\r\nHost: test.local\r\n\r\n",
     b"0\r\n\r\nGET /smuggled HTTP/1.1\r\nHost: test.local\r\n\r\n",
@@ -66,7 +196,7 @@ def cut(rng: random.Random, wire: bytes) -> tuple[bytes, ...]:
     if chance > 0.97 and len(wire) < 500:
         return tuple(wire[at : at + 1] for at in range(len(wire)))
     places = sorted({0, *(rng.randrange(1, len(wire)) for _ in range(rng.randint(1, 4))), len(wire)})
-    return tuple(wire[a:b] for a, b in zip(places, places[1:], strict=False))
+    return tuple(wire[a:b] for a, b in pairwise(places))
 
 
 def _mutate(rng: random.Random, wire: bytes, first_lines: list[bytes]) -> bytes:
@@ -174,7 +304,23 @@ def _change_case(rng: random.Random, wire: bytes) -> bytes:
 
 
 _LINE_CHANGES: list[_Change] = [
-    *[_insert_framing, _insert_framing, _insert_other, _insert_other, _replace_by_framing, _replace_by_chunk, _insert_chunk],
+    *[
+        _insert_framing,
+        _insert_framing,
+        _insert_other,
+        _insert_other,
+        _replace_by_framing,
+        _replace_by_chunk,
+        _insert_chunk,
+    ],
     *[_double_line, _delete_line, _change_line_end, _append_smuggled],
 ]
-_BYTE_CHANGES: list[_Change] = [_insert_bits, _insert_bits, _delete_bytes, _change_byte, _repeat_bytes, _truncate, _change_case]
+_BYTE_CHANGES: list[_Change] = [
+    _insert_bits,
+    _insert_bits,
+    _delete_bytes,
+    _change_byte,
+    _repeat_bytes,
+    _truncate,
+    _change_case,
+]

@@ -1,7 +1,7 @@
 """The plain reader: knows only the one canonical spelling of a message that minato may send, and refuses all others.
 
-Written from RFC 9112 and from nothing of minato's, so that what it reads cannot be read in a second way: CRLF, token names,
-one framing, lengths and chunk sizes without signs, leading zeros or extensions, trailers that frame nothing.
+Written from RFC 9112 and from nothing of minato's, so that what it reads cannot be read in a second way: CRLF, token
+names, one framing, lengths and chunk sizes without signs, leading zeros or extensions, trailers that frame nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from tests.fuzzing.messages import Message, Reading
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _REQUEST_LINE = re.compile(rb"(" + _TOKEN + rb") ([\x21-\x7e]+) HTTP/1\.1")
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9][0-9]) [\t \x21-\x7e\x80-\xff]*")
-_FIELD = re.compile(rb"(" + _TOKEN + rb"): ?((?:[\x21-\x7e\x80-\xff](?:[\t \x21-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?)")
+_FIELD = re.compile(
+    rb"(" + _TOKEN + rb"): ?((?:[\x21-\x7e\x80-\xff](?:[\t \x21-\x7e\x80-\xff]*[\x21-\x7e\x80-\xff])?)?)"
+)
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")
 _CHUNK_SIZE = re.compile(rb"0|[1-9a-fA-F][0-9a-fA-F]{0,14}")
 _SINGLETONS = (b"host", b"content-length", b"transfer-encoding")

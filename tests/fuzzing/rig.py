@@ -174,7 +174,9 @@ class Rig:
             self._unwatch(client.sock.fileno())
             client.sock.close()
         self._settle()
-        upstreams = tuple(Upstream(one.number, one.received, one.ended) for one in self._origin.connections if one.received)
+        upstreams = tuple(
+            Upstream(one.number, one.received, one.ended) for one in self._origin.connections if one.received
+        )
         return Seen(case, client.received, ended, upstreams, ids, self._origin.given, tuple(self._find_troubles()))
 
     def _send_pieces(self, client: _Client, pieces: tuple[bytes, ...]) -> None:
@@ -187,7 +189,9 @@ class Rig:
         wires = []
         for method, own_id in zip(case.methods, ids, strict=True):
             length = b"Content-Length: 4\r\n" if method == b"POST" else b""
-            upgrade = b"Connection: upgrade\r\nUpgrade: websocket\r\n" if method == b"GET" and own_id[-1] == 0x37 else b""
+            upgrade = (
+                b"Connection: upgrade\r\nUpgrade: websocket\r\n" if method == b"GET" and own_id[-1] == 0x37 else b""
+            )
             head = b"%b /%b HTTP/1.1\r\nHost: %b\r\n%b%b\r\n" % (method, own_id, HOST, length, upgrade)
             wires.append(head + (b"post" if length else b""))
         self._send_pieces(client, (b"".join(wires),) if case.pipelined else tuple(wires))

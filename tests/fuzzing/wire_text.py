@@ -1,7 +1,8 @@
 r"""The corpus's text: bytes of the wire in a form that people read and ``git diff`` shows.
 
-An entry begins with ``== name [flags] -> expected``; lines that begin with ``#`` say why it is there. The rest is the wire: a
-physical line's end means nothing, ``\r``, ``\n``, ``\t``, ``\\`` and ``\x00`` mean one byte each, ``\{a*500}`` means 500 times that.
+An entry begins with ``== name [flags] -> expected``; lines that begin with ``#`` say why it is there. The rest is the
+wire: a physical line's end means nothing, ``\r``, ``\n``, ``\t``, ``\\`` and ``\x00`` mean one byte each, and
+``\{a*500}`` means 500 times that.
 """
 
 from __future__ import annotations
@@ -72,7 +73,7 @@ def dump(wire: bytes) -> str:
 def _dump_line(line: bytes) -> str:
     text, at = "", 0
     for match in _REPEATED.finditer(line):
-        text += _escape(line[at : match.start()]) + "\\{%s*%d}" % (match[1].decode(), len(match[0]))
+        text += _escape(line[at : match.start()]) + f"\\{{{match[1].decode()}*{len(match[0])}}}"
         at = match.end()
     text += _escape(line[at:])
     if text[:1] in ("#", "="):
