@@ -13,7 +13,8 @@ from tests.fuzzing.messages import Message, Reading
 # version above 1 (RFC 9110, 2.5: it is to be read as the highest one that is known), and no tab behind a value (5.5).
 METHODS = frozenset(
     b"DELETE GET HEAD POST PUT OPTIONS TRACE COPY LOCK MKCOL MOVE PROPFIND PROPPATCH SEARCH UNLOCK BIND REBIND UNBIND "
-    b"ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PATCH PURGE MKCALENDAR LINK UNLINK".split()
+    b"ACL REPORT MKACTIVITY CHECKOUT MERGE M-SEARCH NOTIFY SUBSCRIBE UNSUBSCRIBE PATCH PURGE MKCALENDAR LINK "
+    b"UNLINK".split()
 )
 _HIGHER_MINOR = re.compile(rb"HTTP/1\.[2-9](?= )")
 _TAB_BEHIND = re.compile(rb"[ \t]*\t[ \t]*\r\n")

@@ -66,6 +66,18 @@ class Seen:
     troubles: tuple[str, ...]
 
 
+def render_requests(methods: tuple[bytes, ...], ids: tuple[bytes, ...]) -> list[bytes]:
+    """Return a request for each id; one in ten that have no body asks for an upgrade, too."""
+    wires = []
+    for method, own_id in zip(methods, ids, strict=True):
+        length = b"Content-Length: 4\r\n" if method == b"POST" else b""
+        asks = method == b"GET" and own_id.endswith(b"7")
+        upgrade = b"Connection: upgrade\r\nUpgrade: websocket\r\n" if asks else b""
+        head = b"%b /%b HTTP/1.1\r\nHost: %b\r\n%b%b\r\n" % (method, own_id, HOST, length, upgrade)
+        wires.append(head + (b"post" if length else b""))
+    return wires
+
+
 class _Bugs(logging.Handler):
     """Keeps what is logged with a traceback, and errors."""
 
@@ -186,14 +198,7 @@ class Rig:
 
     def _send_requests(self, client: _Client, case: ResponseCase) -> tuple[bytes, ...]:
         ids = tuple(request_id(next(self._numbers)) for _ in case.methods)
-        wires = []
-        for method, own_id in zip(case.methods, ids, strict=True):
-            length = b"Content-Length: 4\r\n" if method == b"POST" else b""
-            upgrade = (
-                b"Connection: upgrade\r\nUpgrade: websocket\r\n" if method == b"GET" and own_id[-1] == 0x37 else b""
-            )
-            head = b"%b /%b HTTP/1.1\r\nHost: %b\r\n%b%b\r\n" % (method, own_id, HOST, length, upgrade)
-            wires.append(head + (b"post" if length else b""))
+        wires = render_requests(case.methods, ids)
         self._send_pieces(client, (b"".join(wires),) if case.pipelined else tuple(wires))
         return ids
 
