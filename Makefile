@@ -24,7 +24,7 @@ PEERS := wrk:wrk nginx:nginx haproxy:haproxy varnishd:varnish caddy:caddy
 # For example: make bench ARGS='--quick --peers minato,nginx'
 ARGS ?=
 # Suites that start processes; they belong to `make test`.
-PROCESS_SUITES := tests/system tests/control tests/cli tests/conformance
+PROCESS_SUITES := tests/system tests/control tests/cli tests/conformance tests/real
 
 # The public suite for HTTP caches, a package of npm; its server and its client need Node.
 SUITE := tests/conformance
