@@ -8,11 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from tests.fuzzing.cases import Case, RequestCase, ResponseCase, random_case, request_entries, response_entries
-from tests.fuzzing.rig import HOST, Rig
+from tests.fuzzing.rig import HOST, Rig, Seen
 from tests.fuzzing.verdicts import judge
 
 _PROBE_EVERY = 200
-_RIG_LIFE = 2_000
+_RIG_LIFE = 1_000
+_WITH_CACHE = 0.2  # of the rigs; in them there are only cases of responses, each asked for twice
 _MINIMISE_S = 10.0
 _PROBE = RequestCase((b"GET /probe HTTP/1.1\r\nHost: %b\r\n\r\n" % HOST,))
 
@@ -24,12 +25,13 @@ class Found:
     seed: int
     number: int
     express: bool
+    cache: bool
     case: Case
     wrong: list[str]
     repeats: bool
 
     def __str__(self) -> str:
-        where = f"seed {self.seed}, case {self.number}, express={self.express}"
+        where = f"seed {self.seed}, case {self.number}, express={self.express}, cache={self.cache}"
         how = "" if self.repeats else " (only behind the cases before it; not made smaller)"
         return f"{where}{how}\n{self.case}\n" + "\n".join(self.wrong)
 
@@ -51,26 +53,31 @@ class Campaign:
         deadline_s = time.monotonic() + seconds
         number = 0
         while time.monotonic() < deadline_s and not self.found and not (most and number >= most):
-            with Rig(express=express) as rig:
+            with Rig(express=express, cache=rng.random() < _WITH_CACHE) as rig:
                 for _ in range(_RIG_LIFE):
-                    case = random_case(rng, requests, responses)
+                    case = random_case(rng, [] if rig.cache else requests, responses)
                     number += 1
-                    self._try(rig, case, number, express)
+                    self._try(rig, case, number)
                     if self.found or time.monotonic() >= deadline_s or (most and number >= most):
                         break
 
-    def _try(self, rig: Rig, case: Case, number: int, express: bool) -> None:
+    def _try(self, rig: Rig, case: Case, number: int) -> None:
         seen = rig.run(case)
-        wrong = judge(seen)
+        wrong = judge(seen) + _judge_again(rig, seen)
         self.cases += 1
         self.forwarded += bool(seen.upstreams)
         self.refused += not seen.upstreams
         if not wrong and number % _PROBE_EVERY == 0:
             wrong = probe(rig)
         if wrong:
-            small = minimise(case, lambda one: is_wrong(one, express))
-            again = verdict(small, express)
-            self.found.append(Found(self.seed, number, express, small, again or wrong, bool(again)))
+            small = minimise(case, lambda one: bool(verdict(one, express=rig.express, cache=rig.cache)))
+            again = verdict(small, express=rig.express, cache=rig.cache)
+            self.found.append(Found(self.seed, number, rig.express, rig.cache, small, again or wrong, bool(again)))
+
+
+def _judge_again(rig: Rig, seen: Seen) -> list[str]:
+    """Where there is a cache, ask for the same once more."""
+    return judge(rig.repeat(seen)) if rig.cache and isinstance(seen.case, ResponseCase) else []
 
 
 def probe(rig: Rig) -> list[str]:
@@ -82,14 +89,11 @@ def probe(rig: Rig) -> list[str]:
     return wrong
 
 
-def verdict(case: Case, express: bool) -> list[str]:
+def verdict(case: Case, *, express: bool, cache: bool = False) -> list[str]:
     """Return what is wrong with a case in a fresh rig, followed by a probe."""
-    with Rig(express=express) as rig:
-        return judge(rig.run(case)) + probe(rig)
-
-
-def is_wrong(case: Case, express: bool) -> bool:
-    return bool(verdict(case, express))
+    with Rig(express=express, cache=cache) as rig:
+        seen = rig.run(case)
+        return judge(seen) + _judge_again(rig, seen) + probe(rig)
 
 
 def minimise(case: Case, still_wrong: Callable[[Case], bool]) -> Case:

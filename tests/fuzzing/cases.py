@@ -99,8 +99,8 @@ def case_of_response(entry: Entry) -> ResponseCase:
 
 
 def random_case(rng: random.Random, requests: list[Entry], responses: list[Entry]) -> Case:
-    """Make up a case from the corpus: two in three of them are about requests."""
-    if rng.random() < 0.66:
+    """Make up a case from the corpus: two in three of them are about requests, if there are any."""
+    if requests and rng.random() < 0.66:
         return _random_request(rng, requests)
     return _random_response(rng, responses)
 

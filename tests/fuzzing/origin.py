@@ -121,10 +121,10 @@ class RecordingOrigin:
         self._answers: deque[Answer] = deque()
         self._accepted = 0
 
-    def begin_case(self, answers: tuple[Answer, ...] | None) -> None:
+    def begin_case(self, answers: tuple[Answer, ...] | None, *, keep_given: bool = False) -> None:
         self.is_hostile = answers is not None
         self._answers = deque(answers or ())
-        self.given = {}
+        self.given = self.given if keep_given else {}
         self.connections = [one for one in self.connections if not one.ended]
         for connection in self.connections:
             connection.begin_case()

@@ -121,6 +121,7 @@ class Rig:
 
     def __init__(self, *, express: bool, cache: bool = False) -> None:
         self.express = express
+        self.cache = cache
         self._clock = Clock()
         self._patch = mock.patch.object(loop_module, "time", self._clock)
         self._patch.start()
@@ -168,11 +169,20 @@ class Rig:
 
     def run(self, case: Case) -> Seen:
         """Try a case to its end."""
-        self._board.set_health(0, True)
         self._origin.begin_case(case.answers if isinstance(case, ResponseCase) else None)
+        ids = tuple(request_id(next(self._numbers)) for _ in case.methods) if isinstance(case, ResponseCase) else ()
+        return self._run(case, ids)
+
+    def repeat(self, seen: Seen) -> Seen:
+        """Ask for the same once more, on another connection: what of it was stored comes from the store."""
+        assert isinstance(seen.case, ResponseCase)
+        self._origin.begin_case((), keep_given=True)
+        return self._run(seen.case, seen.ids)
+
+    def _run(self, case: Case, ids: tuple[bytes, ...]) -> Seen:
+        self._board.set_health(0, True)
         client = _Client(self._port)
         self._watch(client.sock.fileno(), client.on_readable)
-        ids: tuple[bytes, ...] = ()
         try:
             if isinstance(case, RequestCase):
                 self._send_pieces(client, case.pieces)
@@ -180,7 +190,8 @@ class Rig:
                     client.half_close()
                     self._settle()
             else:
-                ids = self._send_requests(client, case)
+                wires = tuple(render_requests(case.methods, ids))
+                self._send_pieces(client, (b"".join(wires),) if case.pipelined else wires)
             ended = self._await_end(client)
         finally:
             self._unwatch(client.sock.fileno())
@@ -195,12 +206,6 @@ class Rig:
         for piece in pieces:
             client.send(piece)
             self._settle()
-
-    def _send_requests(self, client: _Client, case: ResponseCase) -> tuple[bytes, ...]:
-        ids = tuple(request_id(next(self._numbers)) for _ in case.methods)
-        wires = render_requests(case.methods, ids)
-        self._send_pieces(client, (b"".join(wires),) if case.pipelined else tuple(wires))
-        return ids
 
     def _await_end(self, client: _Client) -> bool:
         """Let time pass until minato ends the connection; else end it from the client's side, and tell that."""

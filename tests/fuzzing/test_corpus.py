@@ -46,6 +46,15 @@ def test_responses_are_read_in_one_way_by_all(rig: Rig, entry: Entry) -> None:
         assert (str(first.start[0]), *([] if first.complete else ["cut"])) == entry.expected
 
 
+@pytest.mark.parametrize("express", [True, False], ids=["express", "h11"])
+def test_stored_responses_are_read_in_one_way_by_all(express: bool) -> None:
+    with Rig(express=express, cache=True) as rig:
+        for entry in RESPONSES:
+            seen = rig.run(case_of_response(entry))
+            assert judge(seen) == [], entry.name
+            assert judge(rig.repeat(seen)) == [], entry.name
+
+
 @pytest.mark.parametrize("entry", [*REQUESTS, *RESPONSES], ids=lambda entry: entry.name)
 def test_the_text_of_an_entry_says_its_bytes(entry: Entry) -> None:
     text = wire_text.dump(entry.wire)

@@ -173,13 +173,13 @@ def _judge_responses(seen: Seen, case: ResponseCase) -> Iterator[str]:
     if len(responses) > len(case.methods):
         yield f"{len(responses)} responses to {len(case.methods)} requests"
     yield from _judge_ending(responses, len(case.methods))
-    for own_id, response in zip(seen.ids, responses, strict=False):
+    for own_id, method, response in zip(seen.ids, case.methods, responses, strict=False):
         where = b" ".join([response.body, *(value for _, value in response.fields)])
         others = {found for found in _ID.findall(where) if found in seen.ids and found != own_id}
         if others:
             yield f"the response to {own_id!r} holds bytes of that to {others}"
         if response.complete and response.start[0] != 101 and not _is_own(response):
-            yield from _judge_faithful(own_id, response, seen)
+            yield from _judge_faithful(own_id, method, response, seen)
 
 
 def _is_own(response: Message) -> bool:
@@ -187,15 +187,16 @@ def _is_own(response: Message) -> bool:
     return response.start[0] in _OWN and response.get(b"via") is None
 
 
-def _judge_faithful(own_id: bytes, response: Message, seen: Seen) -> Iterator[str]:
-    """A whole response must be one that the origin gave to this request, as others would have read it, too."""
+def _judge_faithful(own_id: bytes, method: bytes, response: Message, seen: Seen) -> Iterator[str]:
+    """A whole response must be one that the origin gave to this request (perhaps for another client, or to a GET what a
+    HEAD is answered with), as others would have read it, too."""
     given = seen.given.get(own_id, [])
     if not given:
         yield f"a response to {own_id!r}, which no origin was asked for: {response}"
         return
     for name, read in RESPONSE_READERS.items():
         firsts, errors = [], []
-        for method, answer in given:
+        for _, answer in given:
             wire = answer.wire.replace(ID_PLACE, own_id)
             wire = llhttp_reader.in_its_terms(wire) if name == "llhttp" else wire
             reading = read(wire, [method], ends=answer.closes)
