@@ -24,6 +24,8 @@ def main() -> int:
         campaign = Campaign(seed)
         campaign.run(express=express, seconds=arguments.seconds / 2, most=arguments.cases)
         print(f"seed {seed}, express={express}: {campaign.cases} cases, {campaign.forwarded} reached the upstream")
+        for doubtful in campaign.doubtful:
+            print(f"\nwrong once, but not again: {doubtful}")
         for found in campaign.found:
             is_wrong = True
             print(f"\nWRONG: {found}\nOnce it is mended, put it into tests/corpus/.")

@@ -61,7 +61,7 @@ class OriginConnection:
 
     def put(self, answer: Answer, own_id: bytes) -> None:
         """Begin to send an answer. What was left of the one before is dropped: no proxy could tell it from this one."""
-        self._pieces = deque(piece.replace(ID_PLACE, own_id) for piece in _rejoin(answer))
+        self._pieces = deque(_spell(answer, own_id))
         self._closes = answer.closes
         if not self.send_next() and answer.closes:
             self.end()
@@ -71,8 +71,15 @@ class OriginConnection:
         if not self._pieces:
             return False
         piece = self._pieces.popleft()
-        with contextlib.suppress(OSError):
-            self.sock.send(piece)
+        try:
+            rest = piece[self.sock.send(piece) :]
+        except BlockingIOError:
+            self._pieces.appendleft(piece)
+            return False
+        except OSError:
+            rest = b""
+        if rest:
+            self._pieces.appendleft(rest)
         if not self._pieces and self._closes:
             self.end()
         return True
@@ -96,11 +103,13 @@ class OriginConnection:
         return True
 
 
-def _rejoin(answer: Answer) -> list[bytes]:
-    """Return the pieces, cut anew where a cut went through the place of the id."""
-    if sum(piece.count(ID_PLACE) for piece in answer.pieces) == answer.wire.count(ID_PLACE):
-        return [piece for piece in answer.pieces if piece]
-    return [answer.wire] if answer.wire else []
+def _spell(answer: Answer, own_id: bytes) -> list[bytes]:
+    """Return the pieces with the id in its place, also where a cut goes through it."""
+    wire, pieces, at = answer.wire.replace(ID_PLACE, own_id), [], 0
+    for piece in answer.pieces:
+        pieces.append(wire[at : at + len(piece)])
+        at += len(piece)
+    return [piece for piece in pieces if piece]
 
 
 class RecordingOrigin:

@@ -19,7 +19,8 @@ _FIELD = re.compile(
 )
 _LENGTH = re.compile(rb"0|[1-9][0-9]{0,17}")
 _CHUNK_SIZE = re.compile(rb"0|[1-9a-fA-F][0-9a-fA-F]{0,14}")
-_SINGLETONS = (b"host", b"content-length", b"transfer-encoding")
+_FRAMING = (b"content-length", b"transfer-encoding")
+_SINGLETONS = (b"host", *_FRAMING)
 
 
 class Refused(Exception):
@@ -73,7 +74,7 @@ def _read_message(data: bytes, at: int, method: bytes | None, ends: bool) -> tup
     message = _start(lines[0], is_request=method is None)
     message.at = at
     message.fields = [_field(line) for line in lines[1:]]
-    for name in _SINGLETONS:
+    for name in _SINGLETONS if method is None else _FRAMING:
         if sum(1 for key, _ in message.fields if key == name) > 1:
             raise Refused(f"{name!r} twice")
     if method is None and message.get(b"host") is None:

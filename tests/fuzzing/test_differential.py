@@ -18,6 +18,9 @@ def test_nobody_reads_random_messages_otherwise_than_minato(express: bool, seed:
     campaign = Campaign(random.SystemRandom().randrange(1_000_000) if seed is None else seed)
     campaign.run(express=express, seconds=SLICE_S)
     assert not campaign.found, f"make fuzz ARGS='--seed {campaign.seed}'\n{campaign.found[0]}"
+    for doubtful in campaign.doubtful:
+        print(doubtful)
+    assert len(campaign.doubtful) <= campaign.cases / 1000
     # Neither a rig that answers nothing nor mutations that nothing survives would show anything.
-    assert campaign.cases > 500
+    assert campaign.cases > 200
     assert campaign.cases / 5 < campaign.forwarded < campaign.cases * 4 / 5

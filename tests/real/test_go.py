@@ -35,9 +35,7 @@ def peer(tmp_path_factory: pytest.TempPathFactory) -> str:
     source = Path(__file__).parent / "peer.go"
     env = {**os.environ, "GOCACHE": str(directory / "cache"), "GO111MODULE": "off"}
     if shutil.which("gcc") is None:
-        env["CGO_ENABLED"] = (
-            "0"  # else what a distribution's Go brings compiled is used, which takes a tenth of the time
-        )
+        env["CGO_ENABLED"] = "0"  # with it a distribution's Go need not compile its library: a tenth of the time
     done = subprocess.run(
         ["go", "build", "-o", str(directory / "peer"), str(source)],
         capture_output=True,
