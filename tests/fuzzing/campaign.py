@@ -13,8 +13,8 @@ from tests.fuzzing.verdicts import judge
 
 _PROBE_EVERY = 200
 _MUCH_PATIENCE_S = 0.02
-_RIG_LIFE = 1_000
-_WITH_CACHE = 0.2  # of the rigs; in them there are only cases of responses, each asked for twice
+_RIG_LIFE = 200
+_CACHE_EVERY = 5  # rigs one has a cache; in it there are only cases of responses, each asked for twice
 _MINIMISE_S = 10.0
 _PROBE = RequestCase((b"POST /probe HTTP/1.1\r\nHost: %b\r\nContent-Length: 5\r\n\r\nprobe" % HOST,))
 
@@ -60,8 +60,10 @@ class Campaign:
         requests, responses = request_entries(), response_entries()
         deadline_s = time.monotonic() + seconds
         number = 0
+        rigs = 0
         while time.monotonic() < deadline_s and not self.found and not (most and number >= most):
-            with Rig(express=express, cache=rng.random() < _WITH_CACHE) as rig:
+            rigs += 1
+            with Rig(express=express, cache=rigs % _CACHE_EVERY == 0) as rig:
                 self._before = []
                 for _ in range(_RIG_LIFE):
                     case = random_case(rng, [] if rig.cache else requests, responses)

@@ -22,5 +22,5 @@ def test_nobody_reads_random_messages_otherwise_than_minato(express: bool, seed:
         print(doubtful)
     assert len(campaign.doubtful) <= campaign.cases / 1000
     # Neither a rig that answers nothing nor mutations that nothing survives would show anything.
-    assert campaign.cases > 200
+    assert campaign.cases > 500
     assert campaign.cases / 5 < campaign.forwarded < campaign.cases * 4 / 5
