@@ -34,10 +34,14 @@ class Message:
 
 @dataclass
 class Reading:
-    """All that one reader read. ``error`` says why it refused to go on; empty where it did not."""
+    """All that one reader read. ``error`` says why it refused to go on; empty where it did not.
+
+    ``rest`` is, where the reader tells it, what it got to no end with.
+    """
 
     messages: list[Message]
     error: str = ""
+    rest: bytes = b""
 
     @property
     def complete(self) -> list[Message]:

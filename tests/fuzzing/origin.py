@@ -161,6 +161,11 @@ class RecordingOrigin:
         """Let every connection send its next piece; False where none has one."""
         return any([connection.send_next() for connection in self.connections if not connection.ended])
 
+    def waits(self) -> bool:
+        """Tell whether a request is not all there, on a connection that has not ended."""
+        open_ones = [connection.reading() for connection in self.connections if not connection.ended]
+        return any(reading.messages and not reading.messages[-1].complete for reading in open_ones)
+
     def close(self) -> None:
         for connection in self.connections:
             connection.sock.close()

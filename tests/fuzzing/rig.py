@@ -221,12 +221,15 @@ class Rig:
 
     def _await_end(self, client: _Client) -> bool:
         """Let time pass until minato ends the connection; else end it from the client's side, and tell that."""
+        if not client.ended:
+            self._settle(self._patience_s)
         for passing_s in _DEADLINES_S:
             if client.ended:
                 return True
             self._pass_time(passing_s)
         by_itself = client.ended
         client.half_close()
+        self._settle(0.0 if client.ended else self._patience_s)
         for passing_s in (0.0, *_DEADLINES_S):
             if not client.ended:
                 self._pass_time(passing_s)
@@ -236,7 +239,7 @@ class Rig:
         """Let minato see the client's end; what is counted still after two seconds stays counted."""
         self._settle()
         deadline_s = time.monotonic() + _MAX_WAIT_S
-        while self._is_somebody_there() and time.monotonic() < deadline_s:
+        while (self._is_somebody_there() or self._origin.waits()) and time.monotonic() < deadline_s:
             self._settle(self._patience_s)
 
     def _is_somebody_there(self) -> int:
@@ -244,7 +247,6 @@ class Rig:
         return row.get(Counter.CONNECTIONS_ACTIVE) or row.get(Counter.REQUESTS_ACTIVE) or self._board.active(0)
 
     def _pass_time(self, seconds: float) -> None:
-        self._settle(self._patience_s)
         self._clock.advance(seconds)
         self._loop.turn(0.0)
         self._settle()

@@ -10,7 +10,7 @@ from tests.fuzzing import wire_text
 from tests.fuzzing.cases import case_of_request, case_of_response, request_entries, response_entries
 from tests.fuzzing.plain_reader import read_responses
 from tests.fuzzing.rig import Rig, Seen
-from tests.fuzzing.verdicts import judge, read_as_minato
+from tests.fuzzing.verdicts import judge, methods_of, read_as_minato
 from tests.fuzzing.wire_text import Entry
 
 REQUESTS, RESPONSES = request_entries(), response_entries()
@@ -24,8 +24,15 @@ def rig(request: pytest.FixtureRequest) -> Iterator[Rig]:
 
 def statuses_of(seen: Seen, wire: bytes) -> list[str]:
     """Return the statuses of the final responses to a client's bytes."""
-    methods = [bytes(message.start[0]) for message in read_as_minato(wire).messages]  # type: ignore[arg-type]
+    methods = methods_of(read_as_minato(wire), seen.client)
     return [str(response.start[0]) for response in read_responses(seen.client, methods, ends=True).final]
+
+
+def is_expected(words: list[str], expected: tuple[str, ...]) -> bool:
+    """Whether each word is the one expected, or one of several with slashes between them."""
+    return len(words) == len(expected) and all(
+        word in allowed.split("/") for word, allowed in zip(words, expected, strict=True)
+    )
 
 
 @pytest.mark.parametrize("entry", REQUESTS, ids=lambda entry: entry.name)
@@ -33,7 +40,7 @@ def test_requests_are_read_in_one_way_by_all(rig: Rig, entry: Entry) -> None:
     seen = rig.run(case_of_request(entry))
     assert judge(seen) == []
     if entry.expected is not None:
-        assert statuses_of(seen, entry.wire) == list(entry.expected)
+        assert is_expected(statuses_of(seen, entry.wire), entry.expected)
 
 
 @pytest.mark.parametrize("entry", RESPONSES, ids=lambda entry: entry.name)
@@ -43,7 +50,7 @@ def test_responses_are_read_in_one_way_by_all(rig: Rig, entry: Entry) -> None:
     assert judge(seen) == []
     if entry.expected is not None:
         first = read_responses(seen.client, case.methods, ends=True).final[0]
-        assert (str(first.start[0]), *([] if first.complete else ["cut"])) == entry.expected
+        assert is_expected([str(first.start[0]), *([] if first.complete else ["cut"])], entry.expected)
 
 
 @pytest.mark.parametrize("express", [True, False], ids=["express", "h11"])

@@ -28,7 +28,7 @@ from tests.fuzzing.cases import (
 )
 from tests.fuzzing.plain_reader import read_responses
 from tests.fuzzing.rig import Seen, render_requests
-from tests.fuzzing.verdicts import RESPONSE_READERS, judge, read_as_minato
+from tests.fuzzing.verdicts import RESPONSE_READERS, judge, methods_of, read_as_minato
 
 from .harness import Minato, Origin, OriginConnection, fetch, free_port, response_bytes, wait_until
 from .harness.client import Client
@@ -111,7 +111,7 @@ def exchange(port: int, pieces: tuple[bytes, ...]) -> bytes:
 
 def names_in(received: bytes, wire: bytes) -> list[str]:
     """Return the names of the origin's responses, after every reader has read as many, with the same statuses."""
-    methods = [bytes(message.start[0]) for message in read_as_minato(wire).messages]  # type: ignore[arg-type]
+    methods = methods_of(read_as_minato(wire), received)
     plain = read_responses(received, methods, ends=True)
     assert not plain.error, (plain, wire)
     for name, read in RESPONSE_READERS.items():
