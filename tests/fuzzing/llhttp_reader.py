@@ -18,6 +18,10 @@ METHODS = frozenset(
 )
 _HIGHER_MINOR = re.compile(rb"HTTP/1\.[2-9](?= )")
 _TAB_BEHIND = re.compile(rb"[ \t]*\t[ \t]*\r\n")
+# It takes Proxy-Connection, which is in no standard, for Connection, and what an interim response says of the
+# connection for its end; RFC 9112, 9.6 speaks of the final one.
+_NOT_CONNECTION = re.compile(rb"(?i)(?<=\r\n)(?=proxy-connection[ \t]*:)")
+_ANY_CONNECTION = re.compile(rb"(?i)(?<=\r\n)(?=(?:proxy-)?connection[ \t]*:)")
 _INTERIM = re.compile(rb"HTTP/1\.[0-9] 1[0-9][0-9]")
 
 
@@ -111,7 +115,8 @@ def in_its_terms(data: bytes) -> bytes:
         if end < 4:
             return known + data
         is_interim = _INTERIM.match(data)
-        known += _TAB_BEHIND.sub(b"\r\n", _HIGHER_MINOR.sub(b"HTTP/1.1", data[:end], count=1))
+        head = _TAB_BEHIND.sub(b"\r\n", _HIGHER_MINOR.sub(b"HTTP/1.1", data[:end], count=1))
+        known += (_ANY_CONNECTION if is_interim else _NOT_CONNECTION).sub(b"X-", head)
         data = data[end:]
         if not is_interim:
             return known + data
