@@ -16,13 +16,15 @@ on_path = $(call first,$(NAMES),$(NEW))
 PYTHON ?= $(or $(call first,$(on_path),$(OPTIMISED)),\
 	$(call first,$(NAMES:%=/usr/bin/%),$(NEW) import ensurepip, venv),\
 	$(on_path))
-TOOLS := wrk nginx
+# What the tests run: program:package.
+TOOLS := wrk:wrk nginx:nginx curl:curl wget:wget ab:apache2-utils node:nodejs
+SECONDS ?= 60
 # What the comparison wants: program:package. Without wrk and nginx there is none, of the others it leaves out what is missing.
 PEERS := wrk:wrk nginx:nginx haproxy:haproxy varnishd:varnish caddy:caddy
 # For example: make bench ARGS='--quick --peers minato,nginx'
 ARGS ?=
 # Suites that start processes; they belong to `make test`.
-PROCESS_SUITES := tests/system tests/control tests/cli tests/conformance
+PROCESS_SUITES := tests/system tests/control tests/cli tests/conformance tests/real
 
 # The public suite for HTTP caches, a package of npm; its server and its client need Node.
 SUITE := tests/conformance
@@ -37,7 +39,7 @@ RUN_STAMP := $(VENV)/.minato-run
 DEV_STAMP := $(VENV)/.minato-dev
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run test check bench format tools suite peers clean distclean
+.PHONY: help run test check fuzz bench format tools suite peers clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -55,6 +57,9 @@ check: $(DEV_STAMP) ## format, lint, types, layers and the tests without process
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup -m 'not slow' $(PROCESS_SUITES:%=--ignore=%) tests
+
+fuzz: $(DEV_STAMP) ## random messages through minato, read by llhttp and h11 as well (SECONDS=60, ARGS='--seed 1')
+	$(BIN)/python -m tests.fuzzing --seconds $(SECONDS) $(ARGS)
 
 bench: $(DEV_STAMP) peers ## compare with nginx, HAProxy, Varnish and Caddy (ARGS=--quick); installs what is missing
 	$(BIN)/python benchmarks/compare.py $(ARGS)
@@ -90,19 +95,22 @@ $(BIN)/python:
 	fi
 	$(PYTHON) -m venv --clear $(VENV)
 
-# The load tests drive wrk against minato in front of nginx.
+# The tests drive wrk, ab, curl, wget and Node against minato, and put it in front of nginx and Node.
 tools:
-	@missing=; for tool in $(TOOLS); do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	@missing=; packages=; \
+	for tool in $(TOOLS); do \
+		command -v $${tool%%:*} >/dev/null || { missing="$$missing $${tool%%:*}"; packages="$$packages $${tool##*:}"; }; \
+	done; \
 	[ -z "$$missing" ] && exit 0; \
 	if [ "$$(id -u)" = 0 ]; then as_root=; else as_root='sudo -n'; fi; \
-	echo "installing$$missing for the load tests"; \
+	echo "installing$$packages for the tests"; \
 	if command -v apt-get >/dev/null && { [ -z "$$as_root" ] || $$as_root true 2>/dev/null; }; then \
 		$$as_root apt-get update -qq; \
-		$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$missing >/dev/null; \
+		$$as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends $$packages >/dev/null; \
 	fi; \
 	for tool in $$missing; do \
 		command -v $$tool >/dev/null || { \
-			echo "The load tests cannot run without:$$missing. On Debian and Ubuntu: apt-get install$$missing" >&2; \
+			echo "The tests cannot run without:$$missing. On Debian and Ubuntu: apt-get install$$packages" >&2; \
 			exit 1; \
 		}; \
 	done

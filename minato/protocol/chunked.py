@@ -9,8 +9,11 @@ from minato.protocol.guard import Malformed, check_head
 
 _SIZE_LINE_MAX_BYTES = 256
 _TRAILERS_MAX_BYTES = 16_384
-# Quoted strings may hold anything but CR, LF and other controls here; extensions are dropped when forwarded.
-_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:;[\t \x21-\x7e\x80-\xff]*)?")
+# Extensions are dropped when forwarded, but what is none is refused (RFC 9112, 7.1.1), for some readers refuse it, too.
+_TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
+_EXTENSION = rb";[\t ]*%b[\t ]*(?:=[\t ]*(?:%b|%b)[\t ]*)?" % (_TOKEN, _TOKEN, _QUOTED)
+_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:%b)*" % _EXTENSION)
 _PLAIN_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 _CANONICAL_SIZE_LINE = re.compile(rb"([1-9A-Fa-f][0-9A-Fa-f]{0,7})\r\n")
 _TRAILER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t \x21-\x7e\x80-\xff]*")

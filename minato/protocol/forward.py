@@ -130,8 +130,9 @@ def forward_response_fields(method: bytes, head: ResponseHead, date: bytes) -> F
     """
     fields = strip_hop_by_hop(head.fields)
     if method == b"HEAD" or head.status == _NOT_MODIFIED:
-        # The length of a body that is not sent describes the representation; it frames nothing.
-        fields += [(b"content-length", value) for value in field_values(head.fields, b"content-length")]
+        # The length of a body that is not sent describes the representation; it frames nothing. Spelt in the one way,
+        # without leading zeros, for those who read it all the same.
+        fields += [(b"content-length", b"%d" % int(value)) for value in field_values(head.fields, b"content-length")]
     if first_value(fields, b"date") is None:
         fields.append((b"date", date))
     fields.append((b"via", _via(head.version)))

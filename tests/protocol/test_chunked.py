@@ -17,7 +17,7 @@ BODY = b"5\r\nhello\r\nA;name=value\r\n0123456789\r\n0\r\nx-sum: 15\r\n\r\n"
 
 TOKENS = st.text("abcXYZ019-_!", min_size=1, max_size=8).map(str.encode)
 CHUNKS = st.lists(st.binary(min_size=1, max_size=40), max_size=6)
-EXTENSIONS = st.sampled_from([b"", b";", b";a", b";a=b", b';a="b;c"', b";a=b;c=d", b";\xff"])
+EXTENSIONS = st.sampled_from([b"", b";a", b";a=b", b';a="b;c"', b";a=b;c=d", b"; a = b ; c", b';a="\xff\\"\t"'])
 TRAILERS = st.lists(st.tuples(TOKENS, st.text("abc XYZ", max_size=12).map(str.encode)), max_size=3)
 
 
@@ -137,6 +137,17 @@ def test_whatever_is_accepted_h11_reads_to_the_same_end(tokens: list[bytes]) -> 
         b"5\r",
         b"5;a\r",
         b";a",
+        b"5;",
+        b"5;a;",
+        b"5;;a",
+        b"5;=b",
+        b"5;a=",
+        b"5;a b",
+        b"5;a=b c",
+        b'5;a="b',
+        b'5;a="b"c',
+        b'5;a="\\"',
+        b"5;\xff",
     ],
 )
 def test_an_invalid_size_line_is_refused(size: bytes) -> None:

@@ -191,6 +191,12 @@ def test_only_head_and_304_keep_the_length_of_what_is_not_sent(method: bytes, st
     assert (first_value(out, b"content-length") == b"9") is kept
 
 
+@pytest.mark.parametrize(("method", "status"), [(b"HEAD", 200), (b"GET", 304)])
+def test_the_length_of_what_is_not_sent_is_spelt_without_leading_zeros(method: bytes, status: int) -> None:
+    out = forward_response_fields(method, response_head([(b"content-length", b"009")], status), DATE)
+    assert field_values(out, b"content-length") == [b"9"]
+
+
 def test_an_interim_response_is_stripped_too() -> None:
     fields = [(b"link", b"</a>"), (b"connection", b"x-a"), (b"x-a", b"1"), (b"transfer-encoding", b"chunked")]
     head = response_head(fields, status=103, version=10)

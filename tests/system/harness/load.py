@@ -71,9 +71,18 @@ class Report:
 class Wrk:
     """One run of wrk in the background."""
 
-    def __init__(self, port: int, *, seconds: int, connections: int = 32, keep_alive: bool = True) -> None:
-        url = f"http://127.0.0.1:{port}/"
-        fields = ["-H", "Host: test.local"] + ([] if keep_alive else ["-H", "Connection: close"])
+    def __init__(
+        self,
+        port: int,
+        *,
+        seconds: int,
+        connections: int = 32,
+        keep_alive: bool = True,
+        host: str = "test.local",
+        path: str = "/",
+    ) -> None:
+        url = f"http://127.0.0.1:{port}{path}"
+        fields = ["-H", f"Host: {host}"] + ([] if keep_alive else ["-H", "Connection: close"])
         command = [find_tool("wrk"), "-t1", f"-c{connections}", f"-d{seconds}s", *fields, url]
         self._process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         self._seconds = seconds
