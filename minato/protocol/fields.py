@@ -43,8 +43,20 @@ HOP_BY_HOP_NAMES: Final = frozenset(
         b"http2-settings",
     ]
 )
-# A client may not strip these from its request by nominating them (RFC 9110, 7.6.1 forbids nominating them at all).
-_NEVER_NOMINATED: Final = frozenset([b"host", b"cache-control", b"expect", b"date"])
+# RFC 9110, 7.6.1: "A sender MUST NOT send a connection option corresponding to a field that is intended for all
+# recipients of the content." Nominating one of these takes nothing away: on it depends who may have the message, what
+# its content is, or whether and for how long a cache may keep it.
+_NEVER_NOMINATED: Final = frozenset(
+    [
+        *[b"host", b"expect", b"date", b"via", b"forwarded", b"x-real-ip", b"authorization", b"cookie", b"cookie2"],
+        *[b"range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range"],
+        *[b"cache-control", b"pragma", b"age", b"expires", b"vary", b"warning", b"etag", b"last-modified"],
+        *[b"cdn-cache-control", b"minato-cache-control", b"surrogate-control", b"cache-tag", b"cache-status"],
+        *[b"content-type", b"content-encoding", b"content-language", b"content-location", b"content-range"],
+        *[b"content-disposition", b"content-security-policy", b"content-digest", b"repr-digest", b"accept-ranges"],
+        *[b"location", b"retry-after", b"set-cookie", b"set-cookie2", b"www-authenticate"],
+    ]
+)
 _ROLES: Final = {
     **dict.fromkeys(HOP_BY_HOP_NAMES, HOP_BY_HOP),
     b"host": HOST,
@@ -288,4 +300,5 @@ def is_plain_connection(fields: Fields) -> bool:
 
 
 def _nominated(fields: Fields) -> frozenset[bytes]:
-    return frozenset(list_members(fields, b"connection")) - _NEVER_NOMINATED
+    names = frozenset(list_members(fields, b"connection")) - _NEVER_NOMINATED
+    return frozenset([name for name in names if not is_forwarded_name(name)])
