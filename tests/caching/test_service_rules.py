@@ -53,7 +53,7 @@ NEGATIVE = ServiceCacheConfig(ttl_s=50.0, negative_ttl_s=((404, 404, 10.0), (410
         (500, ["Cache-Control: public", "Set-Cookie: a=1"], 1.0),
         (500, ["Cache-Control: must-revalidate"], 1.0),
         (200, [], 50.0),
-        (405, [], 50.0),
+        (301, [], 50.0),
         (501, [], 1.0),
     ],
 )
