@@ -245,9 +245,12 @@ class Cache:
             return NotStored.INVALIDATED
         return self._open_writer(request, response, stored, part, base)
 
-    def invalidate(self, request: CacheRequest, response_status: int, response_fields: Fields) -> None:
-        """Forget what is stored of the target after an unsafe request that did not fail (RFC 9111, 4.4)."""
-        self._removal.invalidate(request, response_status, response_fields)
+    def invalidate(self, request: CacheRequest, response_status: int, response_fields: Fields, now_s: float) -> None:
+        """Forget what is stored of the target after an unsafe request that did not fail (RFC 9111, 4.4).
+
+        What was asked for before ``now_s``, the wall clock, and is still on its way is not stored.
+        """
+        self._removal.invalidate(request, response_status, response_fields, now_s)
 
     def purge(self, purge: PurgeRequest, now_s: float) -> int:
         """Forget, or make stale, what a purge asks for; return how many stored responses it found.

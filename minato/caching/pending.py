@@ -1,17 +1,18 @@
-"""Purges remembered for responses on their way: what was asked for before a purge is not stored after it."""
+"""Purges and changes remembered for responses on their way: what was asked for before one is not stored after it."""
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
 
-from minato.caching.key import PrimaryKey
+from minato.caching.key import PrimaryKey, ResourceKey
 from minato.protocol.message import Fields
 
 Matches = Callable[[PrimaryKey, Fields], bool]
 """``(key, fields)`` -> whether a purge is about such a response."""
 
 _MAX_PURGES = 256
+MAX_CHANGES = 4096
 _CLOCK_SLACK_S = 60.0
 
 
@@ -60,3 +61,38 @@ class PurgeLog:
             self._floor_s = 0.0
         while self._purges and self._purges[-1][0] > latest_s:
             self._purges.pop()
+
+
+class ChangeLog:
+    """Which resources unsafe requests changed lately, and when. What is older than all of them counts as changed.
+
+    Resources are known by their hashes: that two share one costs a response that could have been stored.
+    """
+
+    def __init__(self) -> None:
+        self._times_s: dict[int, float] = {}  # wall clocks by hash, the latest change last
+        self._floor_s = 0.0
+
+    def __len__(self) -> int:
+        return len(self._times_s)
+
+    def note(self, resource: ResourceKey, now_s: float) -> None:
+        """Remember that it changed at that moment, a wall clock."""
+        times_s, mark = self._times_s, hash(resource)
+        times_s.pop(mark, None)
+        if len(times_s) >= MAX_CHANGES:
+            self._floor_s = times_s.pop(next(iter(times_s)))
+        times_s[mark] = now_s
+
+    def covers(self, resource: ResourceKey, *, request_time_s: float, response_time_s: float) -> bool:
+        """Tell whether a response may be from before the resource changed; as `PurgeLog.covers`."""
+        times_s = self._times_s
+        if not times_s:
+            return False
+        if response_time_s < request_time_s:
+            return True
+        latest_s = response_time_s + _CLOCK_SLACK_S
+        if request_time_s < self._floor_s <= latest_s:
+            return True
+        changed_s = times_s.get(hash(resource), 0.0)
+        return request_time_s < changed_s <= latest_s

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from minato.caching.flights import Flights
 from minato.caching.key import PrimaryKey, ResourceKey, resource_of
 from minato.caching.location import find_changed_targets
-from minato.caching.pending import PurgeLog
+from minato.caching.pending import ChangeLog, PurgeLog
 from minato.caching.policy import NotStored
 from minato.caching.purge import PurgeKind, PurgeRequest
 from minato.caching.purge_search import find_purged
@@ -33,6 +33,7 @@ class Removal:
         self._writers: dict[PrimaryKey, set[StoreWriter]] = {}
         self._services: set[int] = set()  # that anything was stored for
         self._purges = PurgeLog()
+        self._changes = ChangeLog()
         self.purged = 0
 
     def __len__(self) -> int:
@@ -55,23 +56,26 @@ class Removal:
     def is_outdated(
         self, request: CacheRequest, fields: Fields, *, request_time_s: float, response_time_s: float
     ) -> bool:
-        """Tell whether a response with those fields may be from before a purge that is about it."""
-        return self._purges.covers(request.key, fields, request_time_s=request_time_s, response_time_s=response_time_s)
+        """Tell whether a response with those fields may be from before a purge that is about it, or a change."""
+        key, asked_s, came_s = request.key, request_time_s, response_time_s
+        if self._changes.covers(resource_of(key), request_time_s=asked_s, response_time_s=came_s):
+            return True
+        return self._purges.covers(key, fields, request_time_s=asked_s, response_time_s=came_s)
 
-    def invalidate(self, request: CacheRequest, response_status: int, response_fields: Fields) -> None:
+    def invalidate(self, request: CacheRequest, response_status: int, response_fields: Fields, now_s: float) -> None:
         """Forget what is stored of the target after an unsafe request that did not fail.
 
         RFC 9111, 4.4: MUST invalidate the target URI on a non-error status (2xx, 3xx) to an unsafe method, known or
         not; Location and Content-Location as well, where they are of the same origin. Responses that are just being
-        stored go as well.
+        stored go as well, and what was asked for before ``now_s``, a wall clock, is not stored after it.
         """
         if request.method in SAFE_METHODS or not 200 <= response_status < 400:
             return
-        self._forget(resource_of(request.key))
+        self._forget(resource_of(request.key), now_s)
         for target in find_changed_targets(request, response_fields):
             # Another path of the same origin may be another service's.
             for service in self._services:
-                self._forget((service, request.scheme, request.host, target))
+                self._forget((service, request.scheme, request.host, target), now_s)
 
     def purge(self, purge: PurgeRequest, now_s: float) -> int:
         """Forget, or make stale, what a purge asks for, over all services; return how many stored responses it found.
@@ -108,11 +112,12 @@ class Removal:
             self._abort_writers(key)
         return self._store.clear()
 
-    def _forget(self, resource: ResourceKey) -> None:
+    def _forget(self, resource: ResourceKey, now_s: float) -> None:
         """Forget all that is stored of a URL, whatever else its keys hold."""
         service, scheme, host, target = resource
         rules = self._rules_of(service)
         resource = (service, scheme, host, rules.key_target(target))
+        self._changes.note(resource, now_s)
         keys: list[PrimaryKey] = [resource]
         if rules.has_extra:
             keys = [key for key in {*self._writers, *self._flights.keys()} if resource_of(key) == resource]

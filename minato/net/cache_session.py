@@ -309,7 +309,7 @@ class CacheSession:
         """Begin to store a final response that is to be relayed, if it may be; return the fields to add to it."""
         request = self._request
         end_to_end = head.block.end_to_end
-        self._cache.invalidate(request, head.status, end_to_end)
+        self._cache.invalidate(request, head.status, end_to_end, now_s)
         refusal = self._begin_store(head, now_s)
         if request.method == b"HEAD":
             # RFC 9111, 4.3.5: its Content-Length is compared, though it is not passed on as a field.

@@ -127,7 +127,7 @@ def test_a_bypassed_request_that_takes_nothing_but_the_cache_gets_a_504() -> Non
 def test_a_bypassed_unsafe_request_invalidates() -> None:
     cache = make_cache(ServiceCacheConfig())
     must_store(cache, make_request(), make_head(FRESH))
-    cache.invalidate(replace(make_request(method=b"POST"), is_bypassed=True), 200, [])
+    cache.invalidate(replace(make_request(method=b"POST"), is_bypassed=True), 200, [], NOW_S)
     assert outcome(cache, make_request()) is Outcome.MISS
 
 
@@ -169,7 +169,7 @@ def test_an_unsafe_request_invalidates_the_url_whatever_else_is_in_the_keys(targ
     for currency in ("EUR", "USD", ""):
         must_store(cache, paying(currency), make_head(FRESH))
     must_store(cache, paying("EUR", target=b"/other"), make_head(FRESH))
-    cache.invalidate(paying("GBP", method=b"POST", target=target), 204, [])
+    cache.invalidate(paying("GBP", method=b"POST", target=target), 204, [], NOW_S)
     assert [outcome(cache, paying(currency)) for currency in ("EUR", "USD", "")] == [Outcome.MISS] * 3
     assert outcome(cache, paying("EUR", target=b"/other")) is Outcome.HIT
 
@@ -178,7 +178,7 @@ def test_an_unsafe_request_ends_what_is_being_stored_of_the_url_whatever_else_is
     cache = make_cache(BY_CURRENCY)
     writers = [begin(cache, paying(currency), make_head(FRESH)) for currency in ("EUR", "USD")]
     other = begin(cache, paying("EUR", target=b"/other"), make_head(FRESH))
-    cache.invalidate(paying("EUR", method=b"DELETE"), 200, [])
+    cache.invalidate(paying("EUR", method=b"DELETE"), 200, [], NOW_S)
     assert not any(isinstance(writer, NotStored) for writer in [*writers, other])
     results = [writer.commit(NOW_S) for writer in [*writers, other] if not isinstance(writer, NotStored)]
     assert results[:2] == [NotStored.INVALIDATED] * 2

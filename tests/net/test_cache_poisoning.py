@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import pytest
 
 from tests.net.hit_support import CACHE, MAX_AGE, ask
@@ -39,3 +41,27 @@ def test_a_response_that_nominates_what_forbids_to_keep_it_is_not_kept(
 
     with proxy(origin(script), cache=CACHE).client() as client:
         assert [ask(client)[1] for _ in range(3)] == [b"1", b"2", b"3"]
+
+
+def test_a_response_asked_for_before_a_change_is_not_kept_though_nobody_waits_for_it(
+    origin: OriginMaker, proxy: ProxyMaker
+) -> None:
+    asked, go_on = threading.Event(), threading.Event()
+
+    def script(connection: OriginConnection) -> None:
+        while (request := connection.read_request()) is not None:
+            if request.get(b"cache-control"):
+                asked.set()
+                assert go_on.wait(10)
+                connection.send(hello(b"before", MAX_AGE))
+            else:
+                connection.send(hello(b"" if request.method == b"POST" else b"after", MAX_AGE))
+
+    here = proxy(origin(script), cache=CACHE)
+    with here.client() as slow, here.client() as client:
+        slow.send(request_bytes(fields=[(b"Cache-Control", b"no-cache")]))
+        assert asked.wait(10)
+        ask(client, request_bytes(b"POST", body=b"x"))
+        go_on.set()
+        assert slow.receive().body == b"before"
+        assert ask(client)[1] == b"after"
