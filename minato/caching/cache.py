@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from minato.caching.answer import CachedAnswer, make_answer
@@ -252,12 +252,12 @@ class Cache:
         """
         self._removal.invalidate(request, response_status, response_fields, now_s)
 
-    def purge(self, purge: PurgeRequest, now_s: float) -> int:
-        """Forget, or make stale, what a purge asks for; return how many stored responses it found.
+    def purge(self, purges: PurgeRequest | Sequence[PurgeRequest], now_s: float) -> int:
+        """Forget, or make stale, what purges ask for; return how many stored responses they found, each counted once.
 
-        What is being stored and what was asked for before is never stored, whether the purge is soft or not.
+        What is being stored and what was asked for before is never stored, whether a purge is soft or not.
         """
-        return self._removal.purge(purge, now_s)
+        return self._removal.purge([purges] if isinstance(purges, PurgeRequest) else purges, now_s)
 
     def clear(self) -> int:
         """Forget everything stored and being stored; return how many responses were stored."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from minato.caching.flights import Flights
 from minato.caching.key import PrimaryKey, ResourceKey, resource_of
@@ -14,7 +14,7 @@ from minato.caching.purge_search import find_purged
 from minato.caching.request import SAFE_METHODS, CacheRequest
 from minato.caching.rules import CacheRules
 from minato.caching.store import Store
-from minato.caching.stored import as_stale
+from minato.caching.stored import StoredResponse, as_stale
 from minato.caching.writer import StoreWriter
 from minato.protocol.message import Fields
 
@@ -77,15 +77,25 @@ class Removal:
             for service in self._services:
                 self._forget((service, request.scheme, request.host, target), now_s)
 
-    def purge(self, purge: PurgeRequest, now_s: float) -> int:
-        """Forget, or make stale, what a purge asks for, over all services; return how many stored responses it found.
+    def purge(self, purges: Sequence[PurgeRequest], now_s: float) -> int:
+        """Forget, or make stale, what purges ask for, over all services; return how many stored responses they found.
 
-        What is being stored and what was asked for before is never stored, whether the purge is soft or not.
+        What several of them find counts once. What is being stored and what was asked for before is never stored,
+        whether a purge is soft or not.
 
         Args:
-            purge: what to look for.
+            purges: what to look for.
             now_s: wall clock.
         """
+        if len(purges) == 1:
+            count = len(self._purge(purges[0], now_s))
+        else:  # a soft one leaves another object in the place of what the next may find again
+            found = (stored for purge in purges for stored in self._purge(purge, now_s))
+            count = len({(stored.key, stored.names, stored.values) for stored in found})
+        self.purged += count
+        return count
+
+    def _purge(self, purge: PurgeRequest, now_s: float) -> list[StoredResponse]:
         found, matches = find_purged(self._store, purge, self._to_key_target)
         for writers in list(self._writers.values()):
             for writer in list(writers):
@@ -97,14 +107,13 @@ class Removal:
         self._purges.note(matches, now_s)
         if purge.kind is PurgeKind.ALL and not purge.soft:
             self._store.clear()
-        else:
-            for stored in found:
-                if not purge.soft:
-                    self._store.discard(stored)
-                elif stored.is_live:  # to replace another one may have needed room
-                    self._store.replace(stored, as_stale(stored, now_s))
-        self.purged += len(found)
-        return len(found)
+            return found
+        for stored in found:
+            if not purge.soft:
+                self._store.discard(stored)
+            elif stored.is_live:  # to replace another one may have needed room
+                self._store.replace(stored, as_stale(stored, now_s))
+        return found
 
     def clear(self) -> int:
         """Forget everything stored and being stored; return how many responses were stored."""
