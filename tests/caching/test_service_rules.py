@@ -8,6 +8,7 @@ import pytest
 
 from minato.caching import Cache, CacheRequest, NotStored, Outcome, StoredResponse
 from minato.caching.rules import CacheRules
+from minato.caching.store import MAX_VARIANTS
 from minato.config.model import CacheConfig, ServiceCacheConfig
 from tests.caching.helpers import NOW_S, begin, date_after, fields_of, make_head, make_request, must_store, store
 
@@ -204,3 +205,17 @@ def test_tens_of_thousands_of_values_of_a_key_cookie_stay_within_the_bounds() ->
         store(cache, paying(f"{number}" + "x" * (number % 200)), make_head(FRESH))
     assert cache.stats().used_bytes <= 100_000
     assert len(cache._store._extended) == cache.stats().stored <= 100
+
+
+def test_a_flood_of_key_cookies_on_one_url_drives_out_its_own_and_nothing_else() -> None:
+    config = CacheConfig(enabled=True, capacity=100)
+    cache = Cache(config, {0: CacheRules(config, BY_CURRENCY)})
+    others = [must_store(cache, paying("EUR", target=b"/%d" % number), make_head(FRESH)) for number in range(30)]
+    used = must_store(cache, paying("EUR"), make_head(FRESH))
+    for number in range(300):
+        cache.touch(used)
+        request = paying(str(number))
+        must_store(cache, replace(request, fields=[*request.fields, (b"x-a", b"1")]), make_head(FRESH, "Vary: X-A"))
+    assert used.is_live
+    assert all(other.is_live for other in others)
+    assert cache.stats().stored == len(others) + MAX_VARIANTS
