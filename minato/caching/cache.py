@@ -98,6 +98,8 @@ class Cache:
         if traits.directives.only_if_cached and found.outcome is not Outcome.HIT:
             # RFC 9111, 5.2.1.7: SHOULD either respond from the stored response or with a 504.
             return Lookup(Outcome.GATEWAY_TIMEOUT, found.reason)
+        if found.outcome is Outcome.PARTIAL and request.is_oddly_spelt:
+            return Lookup(Outcome.MISS, found.reason)  # what is missing could not be put to it
         return found
 
     def answer(
@@ -216,6 +218,8 @@ class Cache:
         """
         if request.is_bypassed:
             return NotStored.BYPASS
+        if request.is_oddly_spelt:
+            return NotStored.REQUEST_HOST
         traits = read_traits(request.fields)
         refusal = check_request_storable(request.method, request.has_body, traits)
         if refusal is None and request.method == b"POST" and not _is_for_get(request, response):

@@ -32,6 +32,7 @@ class Removal:
         self._rules_of = rules_of
         self._writers: dict[PrimaryKey, set[StoreWriter]] = {}
         self._services: set[int] = set()  # that anything was stored for
+        self._has_extended_keys = False
         self._purges = PurgeLog()
         self._changes = ChangeLog()
         self.purged = 0
@@ -44,6 +45,7 @@ class Removal:
         """A response is being stored."""
         key = writer.stored.key
         self._services.add(key[0])
+        self._has_extended_keys = self._has_extended_keys or resource_of(key) != key
         self._writers.setdefault(key, set()).add(writer)
 
     def unwatch(self, writer: StoreWriter) -> None:
@@ -128,7 +130,7 @@ class Removal:
         resource = (service, scheme, host, rules.key_target(target))
         self._changes.note(resource, now_s)
         keys: list[PrimaryKey] = [resource]
-        if rules.has_extra:
+        if rules.has_extra or self._has_extended_keys or self._flights.has_extended_keys:
             keys = [key for key in {*self._writers, *self._flights.keys()} if resource_of(key) == resource]
         for key in keys:
             self._abort_writers(key)

@@ -21,8 +21,8 @@ from minato.config.model import CacheKind
 from minato.protocol.message import Fields
 
 MAX_VARIANTS = 64
-"""Stored responses of one URL, be it Vary or a key's extra part that tells them apart; the least used one goes first, so
-that no URL's variants drive out the rest."""
+"""Stored responses of one URL, whether Vary tells them apart or the extra part of their keys; the least used one goes
+first, so that no URL's variants drive out the rest."""
 
 # Measured with tracemalloc: a place among the resources, and the dict of a resource or of a group.
 RESOURCE_BYTES = 296

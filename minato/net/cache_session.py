@@ -130,6 +130,8 @@ class CacheSession:
         """Tell whether the stale response that answered is to be validated: nobody does so, or has done."""
         flights, key = self._cache.flights, self._request.key
         is_due = self.needs_validation and self._stored is not None and self._stored.is_live
+        if self._request.is_oddly_spelt:  # nothing of what it brought would be kept
+            return False
         return is_due and key not in flights.validating and not flights.is_under_way(key)
 
     def begin_validation(self, leader: Leader) -> CacheSession:

@@ -143,7 +143,7 @@ def is_plain(block: FieldBlock) -> bool:
     """Tell whether a request with those fields is answered by whatever is stored and fresh, its Vary aside."""
     known = block.known
     if known.is_plain is None:
-        known.is_plain = not any(name in DECIDING_FIELDS for name, _ in known.fields)
+        known.is_plain = not (known.has_override or any(name in DECIDING_FIELDS for name, _ in known.fields))
     return known.is_plain
 
 

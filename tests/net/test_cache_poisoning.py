@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from ipaddress import ip_network
 
 import pytest
 
@@ -65,3 +66,157 @@ def test_a_response_asked_for_before_a_change_is_not_kept_though_nobody_waits_fo
         go_on.set()
         assert slow.receive().body == b"before"
         assert ask(client)[1] == b"after"
+
+
+def tell_host(connection: OriginConnection) -> None:
+    while (request := connection.read_request()) is not None:
+        names = (b"host", b"x-forwarded-host", b"x-forwarded-port", b"x-host", b"x_device", b"x-http-method-override")
+        body = b"|".join(request.get(name) or b"" for name in names)
+        connection.send(hello(body, MAX_AGE, *([b"Vary: X-Device"] if request.target == b"/vary" else [])))
+
+
+def get(host: bytes = b"test.local", target: bytes = b"/", *lines: bytes) -> bytes:
+    return b"\r\n".join([b"GET %b HTTP/1.1" % target, b"Host: " + host, *lines, b"", b""])
+
+
+ODD_SPELLINGS = [b"TeSt.LOCAL", b"test.local:80", b"test.local:080", b"test.local:", b"Test.local:00080"]
+
+
+@pytest.mark.parametrize("express", [True, False])
+@pytest.mark.parametrize("odd", ODD_SPELLINGS)
+def test_a_host_that_is_spelt_oddly_is_answered_from_the_cache_and_never_stored(
+    origin: OriginMaker, proxy: ProxyMaker, odd: bytes, express: bool
+) -> None:
+    there = origin(tell_host)
+    with proxy(there, cache=CACHE, express=express).client() as client:
+        for _ in range(3):
+            head, body = ask(client, get(odd))
+            assert body.startswith(odd + b"|")
+            assert b"detail=request-host" in head
+        assert ask(client, get())[1].startswith(b"test.local|")
+        for _ in range(4):
+            head, body = ask(client, get(odd))
+            assert b"minato; hit" in head
+            assert body.startswith(b"test.local|"), "it is the same resource"
+    assert len(there.requests) == 4
+
+
+def test_an_absolute_target_that_is_spelt_oddly_is_not_stored(origin: OriginMaker, proxy: ProxyMaker) -> None:
+    with proxy(origin(tell_host), cache=CACHE).client() as client:
+        assert ask(client, get(b"other", b"http://TEST.local/"))[1].startswith(b"TEST.local|")
+        assert ask(client, get(b"other", b"http://test.local/"))[1].startswith(b"test.local|")
+        assert b"minato; hit" in ask(client, get())[0]
+
+
+def test_a_port_that_is_not_the_schemes_own_is_another_resource(origin: OriginMaker, proxy: ProxyMaker) -> None:
+    with proxy(origin(tell_host), cache=CACHE).client() as client:
+        for host in (b"test.local", b"test.local:8080", b"test.local:443"):
+            assert ask(client, get(host))[1].startswith(host + b"|")
+            assert b"minato; hit" in ask(client, get(host))[0]
+
+
+def test_the_port_of_https_is_its_own_where_a_trusted_proxy_says_https(origin: OriginMaker, proxy: ProxyMaker) -> None:
+    there = origin(tell_host)
+    with proxy(there, cache=CACHE, trusted_proxies=(ip_network("127.0.0.0/8"),)).client() as client:
+        ask(client, get(b"test.local", b"/", b"X-Forwarded-Proto: https"))
+        assert b"minato; hit" in ask(client, get(b"test.local:443", b"/", b"X-Forwarded-Proto: https"))[0]
+        assert b"minato; hit" not in ask(client, get(b"test.local:80", b"/", b"X-Forwarded-Proto: https"))[0]
+
+
+def test_an_unsafe_request_with_the_default_port_changes_the_same_resource(
+    origin: OriginMaker, proxy: ProxyMaker
+) -> None:
+    with proxy(origin(tell_host), cache=CACHE).client() as client:
+        ask(client, get())
+        ask(client, b"POST / HTTP/1.1\r\nHost: TEST.local:80\r\nContent-Length: 0\r\n\r\n")
+        assert b"minato; hit" not in ask(client, get())[0]
+
+
+def test_a_stale_response_is_not_freshened_by_the_answer_to_another_spelling(
+    origin: OriginMaker, proxy: ProxyMaker
+) -> None:
+    def script(connection: OriginConnection) -> None:
+        while (request := connection.read_request()) is not None:
+            link = b"Link: <http://%b/>" % (request.get(b"host") or b"")
+            if request.get(b"if-none-match"):
+                connection.send(b'HTTP/1.1 304 Not Modified\r\nETag: "1"\r\n%b\r\n%b\r\n\r\n' % (MAX_AGE, link))
+            else:
+                connection.send(hello(b"x", b'ETag: "1"', b"Cache-Control: max-age=0", link))
+
+    with proxy(origin(script), cache=CACHE).client() as client:
+        ask(client, get())
+        assert b"http://TEST.local/" in ask(client, get(b"TEST.local"))[0]
+        head, _ = ask(client, get())
+        assert b"fwd=stale" in head
+        assert b"http://test.local/" in head
+
+
+OVERRIDES = [
+    *[b"X-HTTP-Method-Override: DELETE", b"X_Http_Method: DELETE", b"X-Original-URL: /admin", b"X-Rewrite-URL: /a"],
+    *[b"X-Host: evil", b"x_host: evil", b"X-Original-Host: evil", b"X-Forwarded: x", b"Front-End-Https: on"],
+]
+
+
+@pytest.mark.parametrize("express", [True, False])
+@pytest.mark.parametrize("line", OVERRIDES)
+def test_a_request_that_may_mean_another_is_neither_stored_nor_answered_from_the_cache(
+    origin: OriginMaker, proxy: ProxyMaker, line: bytes, express: bool
+) -> None:
+    there = origin(tell_host)
+    with proxy(there, cache=CACHE, express=express).client() as client:
+        for _ in range(5):
+            assert b"fwd=bypass" in ask(client, get(b"test.local", b"/", line))[0]
+        assert b"fwd=uri-miss; stored" in ask(client, get())[0]
+        for _ in range(5):
+            assert b"fwd=bypass" in ask(client, get(b"test.local", b"/", line))[0]
+        assert b"minato; hit" in ask(client, get())[0]
+    assert len(there.requests) == 11
+
+
+@pytest.mark.parametrize("line", [b"X-Forwarded-Port: 1", b"X_Forwarded_Host: evil", b"Forwarded: host=evil"])
+def test_what_is_not_forwarded_of_a_client_takes_nothing_from_it(
+    origin: OriginMaker, proxy: ProxyMaker, line: bytes
+) -> None:
+    with proxy(origin(tell_host), cache=CACHE).client() as client:
+        first = ask(client, get(b"test.local", b"/", line))[1]
+        assert b"evil" not in first
+        assert ask(client, get())[1] == first
+        assert b"minato; hit" in ask(client, get(b"test.local", b"/", line))[0]
+
+
+def test_what_a_trusted_proxy_says_of_the_request_is_in_the_key(origin: OriginMaker, proxy: ProxyMaker) -> None:
+    there = origin(tell_host)
+    with proxy(there, cache=CACHE, trusted_proxies=(ip_network("127.0.0.0/8"),)).client() as client:
+        lines = [(b"X-Forwarded-Port: %d" % port, b"X-Forwarded-For: 192.0.2.%d" % port) for port in (1, 2)]
+        for _ in range(3):
+            for port, both in zip((b"1", b"2"), lines, strict=True):
+                assert ask(client, get(b"test.local", b"/", *both))[1].split(b"|")[2] == port
+        assert len(there.requests) == 2
+        ask(client, b"POST / HTTP/1.1\r\nHost: test.local\r\nContent-Length: 0\r\n\r\n")
+        assert b"minato; hit" not in ask(client, get(b"test.local", b"/", *lines[0]))[0]
+        plain = ask(client, get())
+        for line in (b"X_Forwarded_Port: 9", b"Forwarded: host=x"):  # which nobody is told of
+            head, body = ask(client, get(b"test.local", b"/", line))
+            assert b"minato; hit" in head
+            assert body == plain[1]
+
+
+def test_a_host_that_a_trusted_proxy_spells_oddly_is_not_stored(origin: OriginMaker, proxy: ProxyMaker) -> None:
+    with proxy(origin(tell_host), cache=CACHE, trusted_proxies=(ip_network("127.0.0.0/8"),)).client() as client:
+        odd = get(b"test.local", b"/", b"X-Forwarded-Host: EVIL.local")
+        assert ask(client, odd)[1].split(b"|")[1] == b"EVIL.local"
+        usual = get(b"test.local", b"/", b"X-Forwarded-Host: evil.local")
+        assert ask(client, usual)[1].split(b"|")[1] == b"evil.local"
+        assert b"minato; hit" in ask(client, odd)[0]
+
+
+def test_a_name_that_a_server_may_take_for_one_in_vary_keeps_a_response_from_being_stored(
+    origin: OriginMaker, proxy: ProxyMaker
+) -> None:
+    with proxy(origin(tell_host), cache=CACHE).client() as client:
+        head, body = ask(client, get(b"test.local", b"/vary", b"X_Device: evil"))
+        assert b"evil" in body
+        assert b"detail=request-field" in head
+        assert b"evil" not in ask(client, get(b"test.local", b"/vary"))[1]
+        head, body = ask(client, get(b"test.local", b"/vary", b"X_Device: evil"))
+        assert b"minato; hit" in head
