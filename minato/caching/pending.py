@@ -70,7 +70,8 @@ class ChangeLog:
     """
 
     def __init__(self) -> None:
-        self._times_s: dict[int, float] = {}  # wall clocks by hash, the latest change last
+        # By hash, the latest change last: the wall clock of it, and of the one before it.
+        self._times_s: dict[int, tuple[float, float]] = {}
         self._floor_s = 0.0
 
     def __len__(self) -> int:
@@ -79,13 +80,18 @@ class ChangeLog:
     def note(self, resource: ResourceKey, now_s: float) -> None:
         """Remember that it changed at that moment, a wall clock."""
         times_s, mark = self._times_s, hash(resource)
-        times_s.pop(mark, None)
+        latest_s, before_s = times_s.pop(mark, (0.0, 0.0))
         if len(times_s) >= MAX_CHANGES:
-            self._floor_s = times_s.pop(next(iter(times_s)))
-        times_s[mark] = now_s
+            self._floor_s = times_s.pop(next(iter(times_s)))[0]
+        times_s[mark] = (now_s, before_s if latest_s == now_s else latest_s)
 
-    def covers(self, resource: ResourceKey, *, request_time_s: float, response_time_s: float) -> bool:
-        """Tell whether a response may be from before the resource changed; as `PurgeLog.covers`."""
+    def covers(
+        self, resource: ResourceKey, *, request_time_s: float, response_time_s: float, is_change: bool = False
+    ) -> bool:
+        """Tell whether a response may be from before the resource changed; as `PurgeLog.covers`.
+
+        ``is_change``: it is itself the response to the latest change, whose news it brings.
+        """
         times_s = self._times_s
         if not times_s:
             return False
@@ -94,5 +100,5 @@ class ChangeLog:
         latest_s = response_time_s + _CLOCK_SLACK_S
         if request_time_s < self._floor_s <= latest_s:
             return True
-        changed_s = times_s.get(hash(resource), 0.0)
+        changed_s = times_s.get(hash(resource), (0.0, 0.0))[is_change]
         return request_time_s < changed_s <= latest_s

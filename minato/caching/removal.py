@@ -60,7 +60,9 @@ class Removal:
     ) -> bool:
         """Tell whether a response with those fields may be from before a purge that is about it, or a change."""
         key, asked_s, came_s = request.key, request_time_s, response_time_s
-        if self._changes.covers(resource_of(key), request_time_s=asked_s, response_time_s=came_s):
+        is_change = request.method not in SAFE_METHODS
+        resource = resource_of(key)
+        if self._changes.covers(resource, request_time_s=asked_s, response_time_s=came_s, is_change=is_change):
             return True
         return self._purges.covers(key, fields, request_time_s=asked_s, response_time_s=came_s)
 

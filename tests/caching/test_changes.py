@@ -29,6 +29,18 @@ def test_what_was_asked_for_with_or_after_a_change_is_stored(asked_s: float) -> 
     must_store(cache, make_request(), make_head(FRESH), at_s=asked_s)
 
 
+def test_the_response_to_the_change_itself_is_stored_unless_another_came_between() -> None:
+    cache = make_cache()
+    head = make_head(FRESH, "Content-Location: /page")
+    posting = make_request(method=b"POST", has_body=True)
+    cache.invalidate(posting, 200, [], NOW_S + 2)
+    writer = begin(cache, posting, head, at_s=NOW_S + 2, delay_s=2)
+    assert not isinstance(writer, NotStored)
+    cache.invalidate(posting, 200, [], NOW_S + 3)
+    assert not writer.is_open
+    assert begin(cache, posting, head, at_s=NOW_S + 3, delay_s=2) is NotStored.INVALIDATED
+
+
 def test_a_change_that_failed_changes_nothing() -> None:
     cache = make_cache()
     cache.invalidate(POST, 500, [], NOW_S)
