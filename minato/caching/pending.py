@@ -12,7 +12,7 @@ Matches = Callable[[PrimaryKey, Fields], bool]
 """``(key, fields)`` -> whether a purge is about such a response."""
 
 _MAX_PURGES = 256
-MAX_CHANGES = 4096
+MAX_CHANGES = 1024
 _CLOCK_SLACK_S = 60.0
 
 
