@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Callable
 
@@ -12,7 +13,9 @@ Matches = Callable[[PrimaryKey, Fields], bool]
 """``(key, fields)`` -> whether a purge is about such a response."""
 
 _MAX_PURGES = 256
-MAX_CHANGES = 1024
+PLACES = 4096
+"""For changed resources; 16 bytes each."""
+
 _CLOCK_SLACK_S = 60.0
 
 
@@ -64,26 +67,25 @@ class PurgeLog:
 
 
 class ChangeLog:
-    """Which resources unsafe requests changed lately, and when. What is older than all of them counts as changed.
+    """When unsafe requests changed resources.
 
-    Resources are known by their hashes: that two share one costs a response that could have been stored.
+    A resource is known by the place that its hash gives it: where two share one, a response that could have been
+    stored is not. Which two do is another matter in every process.
     """
 
     def __init__(self) -> None:
-        # By hash, the latest change last: the wall clock of it, and of the one before it.
-        self._times_s: dict[int, tuple[float, float]] = {}
-        self._floor_s = 0.0
-
-    def __len__(self) -> int:
-        return len(self._times_s)
+        # Wall clocks: of the latest change, and of the one before it at another moment.
+        self._latest_s = array("d", bytes(8 * PLACES))
+        self._before_s = array("d", bytes(8 * PLACES))
+        self._is_empty = True
 
     def note(self, resource: ResourceKey, now_s: float) -> None:
         """Remember that it changed at that moment, a wall clock."""
-        times_s, mark = self._times_s, hash(resource)
-        latest_s, before_s = times_s.pop(mark, (0.0, 0.0))
-        if len(times_s) >= MAX_CHANGES:
-            self._floor_s = times_s.pop(next(iter(times_s)))[0]
-        times_s[mark] = (now_s, before_s if latest_s == now_s else latest_s)
+        place = hash(resource) % PLACES
+        if self._latest_s[place] != now_s:
+            self._before_s[place] = self._latest_s[place]
+            self._latest_s[place] = now_s
+        self._is_empty = False
 
     def covers(
         self, resource: ResourceKey, *, request_time_s: float, response_time_s: float, is_change: bool = False
@@ -92,13 +94,10 @@ class ChangeLog:
 
         ``is_change``: it is itself the response to the latest change, whose news it brings.
         """
-        times_s = self._times_s
-        if not times_s:
+        if self._is_empty:
             return False
         if response_time_s < request_time_s:
             return True
-        latest_s = response_time_s + _CLOCK_SLACK_S
-        if request_time_s < self._floor_s <= latest_s:
-            return True
-        changed_s = times_s.get(hash(resource), (0.0, 0.0))[is_change]
-        return request_time_s < changed_s <= latest_s
+        changes_s = self._before_s if is_change else self._latest_s
+        # One that is far ahead was noted before the clock was set back.
+        return request_time_s < changes_s[hash(resource) % PLACES] <= response_time_s + _CLOCK_SLACK_S

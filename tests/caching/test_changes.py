@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from minato.caching import NotStored, StoredResponse
-from minato.caching.pending import MAX_CHANGES, ChangeLog
+from minato.caching.pending import PLACES, ChangeLog
 from tests.caching.helpers import NOW_S, begin, fields_of, make_cache, make_head, make_request, must_store, store
 
 FRESH = "Cache-Control: max-age=60"
@@ -54,21 +54,23 @@ def test_a_change_of_what_location_names_is_remembered_too() -> None:
     assert begin(cache, make_request(), make_head(FRESH), at_s=NOW_S + 2, delay_s=2) is NotStored.INVALIDATED
 
 
-def test_changes_are_bounded_and_what_is_older_than_all_of_them_counts_as_changed() -> None:
+def test_every_change_is_remembered_however_many_follow_in_the_same_memory() -> None:
     log = ChangeLog()
-    for number in range(MAX_CHANGES + 10):
-        log.note((0, b"http", b"a", b"/%d" % number), NOW_S + number)
-    assert len(log) == MAX_CHANGES
-    assert log.covers(RESOURCE, request_time_s=NOW_S + 8, response_time_s=NOW_S + 5000)
-    assert not log.covers(RESOURCE, request_time_s=NOW_S + 9, response_time_s=NOW_S + 5000)
+    resources = [(0, b"http", b"a", b"/%d" % number) for number in range(3 * PLACES)]
+    for number, resource in enumerate(resources):
+        log.note(resource, NOW_S + number)
+    for number, resource in enumerate(resources):
+        assert log.covers(resource, request_time_s=NOW_S + number - 1, response_time_s=NOW_S + 99_999)
+    assert len(log._latest_s) == len(log._before_s) == PLACES
 
 
-def test_a_resource_that_keeps_changing_takes_one_place() -> None:
+def test_few_changes_keep_few_other_responses_from_being_stored() -> None:
     log = ChangeLog()
-    for number in range(3 * MAX_CHANGES):
-        log.note(RESOURCE, NOW_S + number)
-    assert len(log) == 1
-    assert not log.covers((0, b"http", b"a", b"/b"), request_time_s=NOW_S, response_time_s=NOW_S + 1)
+    for number in range(100):
+        log.note((0, b"http", b"a", b"/%d" % number), NOW_S)
+    others = [(0, b"http", b"b", b"/%d" % number) for number in range(1000)]
+    covered = [log.covers(other, request_time_s=NOW_S - 1, response_time_s=NOW_S + 1) for other in others]
+    assert sum(covered) < 200
 
 
 def test_a_clock_that_was_set_back_lets_changes_go_and_keeps_what_was_on_its_way_out() -> None:
