@@ -24,7 +24,7 @@ from minato.caching.ranges import ByteRange
 from minato.caching.removal import Removal
 from minato.caching.request import CacheRequest, read_traits
 from minato.caching.rules import CacheRules
-from minato.caching.status import HIT, LookupReason
+from minato.caching.status import LookupReason, render_hit, render_key
 from minato.caching.store import Store
 from minato.caching.stored import StoredResponse, with_date
 from minato.caching.validation import (
@@ -103,7 +103,7 @@ class Cache:
         return found
 
     def answer(
-        self, request: CacheRequest, stored: StoredResponse, now_s: float, cache_status: bytes = HIT
+        self, request: CacheRequest, stored: StoredResponse, now_s: float, cache_status: bytes | None = None
     ) -> CachedAnswer:
         """Return the answer to a GET or HEAD from a stored response (a HIT, or one that was just freshened).
 
@@ -111,9 +111,15 @@ class Cache:
             request: conditions and a single Range of it are evaluated.
             stored: what the lookup or ``freshen`` gave; it need not be live any more.
             now_s: wall clock.
-            cache_status: this cache's member; after a validation ``render_forwarded(..., upstream_status=304)``.
+            cache_status: this cache's member; that of a hit where it is left out.
         """
+        if cache_status is None:
+            cache_status = render_hit(stored.ttl_s(now_s), key=self.shown_key(stored.key))
         return make_answer(request, stored, now_s, cache_status)
+
+    def shown_key(self, key: PrimaryKey) -> bytes:
+        """Return the ``key`` of Cache-Status, empty where it is not to be shown."""
+        return render_key(key) if self._config.show_key else b""
 
     def find_plain_hit(self, key: PrimaryKey, now_s: float) -> StoredResponse | None:
         """Return what answers a GET that has nothing to say about it: `lookup`, for the plainest case alone.
