@@ -7,12 +7,11 @@ from minato.caching.cache import Cache, CacheStats
 from minato.caching.lookup import Lookup, Outcome
 from minato.caching.policy import NotStored
 from minato.caching.request import CacheRequest
-from minato.caching.status import HIT, ONLY_IF_CACHED, LookupReason, render_forwarded
+from minato.caching.status import ONLY_IF_CACHED, LookupReason, render_forwarded
 from minato.caching.stored import StoredResponse
 from minato.caching.writer import StoreWriter
 
 __all__ = [
-    "HIT",
     "ONLY_IF_CACHED",
     "Cache",
     "CacheRequest",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from minato.caching.answer import CachedAnswer, make_answer
@@ -24,7 +24,7 @@ from minato.caching.ranges import ByteRange
 from minato.caching.removal import Removal
 from minato.caching.request import CacheRequest, read_traits
 from minato.caching.rules import CacheRules
-from minato.caching.status import HIT, LookupReason
+from minato.caching.status import LookupReason, render_hit, render_key
 from minato.caching.store import Store
 from minato.caching.stored import StoredResponse, with_date
 from minato.caching.validation import (
@@ -98,10 +98,12 @@ class Cache:
         if traits.directives.only_if_cached and found.outcome is not Outcome.HIT:
             # RFC 9111, 5.2.1.7: SHOULD either respond from the stored response or with a 504.
             return Lookup(Outcome.GATEWAY_TIMEOUT, found.reason)
+        if found.outcome is Outcome.PARTIAL and request.is_oddly_spelt:
+            return Lookup(Outcome.MISS, found.reason)  # what is missing could not be put to it
         return found
 
     def answer(
-        self, request: CacheRequest, stored: StoredResponse, now_s: float, cache_status: bytes = HIT
+        self, request: CacheRequest, stored: StoredResponse, now_s: float, cache_status: bytes | None = None
     ) -> CachedAnswer:
         """Return the answer to a GET or HEAD from a stored response (a HIT, or one that was just freshened).
 
@@ -109,9 +111,15 @@ class Cache:
             request: conditions and a single Range of it are evaluated.
             stored: what the lookup or ``freshen`` gave; it need not be live any more.
             now_s: wall clock.
-            cache_status: this cache's member; after a validation ``render_forwarded(..., upstream_status=304)``.
+            cache_status: this cache's member; that of a hit where it is left out.
         """
+        if cache_status is None:
+            cache_status = render_hit(stored.ttl_s(now_s), key=self.shown_key(stored.key))
         return make_answer(request, stored, now_s, cache_status)
+
+    def shown_key(self, key: PrimaryKey) -> bytes:
+        """Return the ``key`` of Cache-Status, empty where it is not to be shown."""
+        return render_key(key) if self._config.show_key else b""
 
     def find_plain_hit(self, key: PrimaryKey, now_s: float) -> StoredResponse | None:
         """Return what answers a GET that has nothing to say about it: `lookup`, for the plainest case alone.
@@ -216,6 +224,8 @@ class Cache:
         """
         if request.is_bypassed:
             return NotStored.BYPASS
+        if request.is_oddly_spelt:
+            return NotStored.REQUEST_HOST
         traits = read_traits(request.fields)
         refusal = check_request_storable(request.method, request.has_body, traits)
         if refusal is None and request.method == b"POST" and not _is_for_get(request, response):
@@ -245,16 +255,19 @@ class Cache:
             return NotStored.INVALIDATED
         return self._open_writer(request, response, stored, part, base)
 
-    def invalidate(self, request: CacheRequest, response_status: int, response_fields: Fields) -> None:
-        """Forget what is stored of the target after an unsafe request that did not fail (RFC 9111, 4.4)."""
-        self._removal.invalidate(request, response_status, response_fields)
+    def invalidate(self, request: CacheRequest, response_status: int, response_fields: Fields, now_s: float) -> None:
+        """Forget what is stored of the target after an unsafe request that did not fail (RFC 9111, 4.4).
 
-    def purge(self, purge: PurgeRequest, now_s: float) -> int:
-        """Forget, or make stale, what a purge asks for; return how many stored responses it found.
-
-        What is being stored and what was asked for before is never stored, whether the purge is soft or not.
+        What was asked for before ``now_s``, the wall clock, and is still on its way is not stored.
         """
-        return self._removal.purge(purge, now_s)
+        self._removal.invalidate(request, response_status, response_fields, now_s)
+
+    def purge(self, purges: PurgeRequest | Sequence[PurgeRequest], now_s: float) -> int:
+        """Forget, or make stale, what purges ask for; return how many stored responses they found, each counted once.
+
+        What is being stored and what was asked for before is never stored, whether a purge is soft or not.
+        """
+        return self._removal.purge([purges] if isinstance(purges, PurgeRequest) else purges, now_s)
 
     def clear(self) -> int:
         """Forget everything stored and being stored; return how many responses were stored."""

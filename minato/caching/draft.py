@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from minato.caching.freshness import calculate_initial_age, calculate_lifetime, read_date
-from minato.caching.key import read_variant_names, select_variant_values
+from minato.caching.key import has_name_taken_for, read_variant_names, select_variant_values
 from minato.caching.policy import NotStored, check_response_storable, check_worth_storing
 from minato.caching.request import CacheRequest, RequestTraits
 from minato.caching.rules import CacheRules
@@ -87,5 +87,7 @@ def make_draft(
     )
     if request.method == b"POST" and not freshness.source.is_explicit:
         return draft, NotStored.METHOD  # RFC 9110, 9.3.3: only with explicit freshness
+    if names and has_name_taken_for(names, request.fields):
+        return draft, NotStored.REQUEST_FIELD
     refusal = check_response_storable(traits, arrival.status, list(draft.fields), directives, names, freshness)
     return draft, refusal or check_worth_storing(draft, directives, freshness)

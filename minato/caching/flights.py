@@ -44,7 +44,7 @@ def may_lead(request: CacheRequest, *, validates: bool) -> bool:
         request: that is to be forwarded.
         validates: whether its conditions are replaced by those of a validation.
     """
-    return validates or not _has_condition(request)
+    return not request.is_oddly_spelt and (validates or not _has_condition(request))
 
 
 class FlightState(enum.Enum):
@@ -304,12 +304,14 @@ class Flights:
 
     Attributes:
         validating: the resources that are validated in the background.
+        has_extended_keys: whether any flight so far had a key with an extra part.
     """
 
     def __init__(self) -> None:
         self._by_key: dict[PrimaryKey, list[Flight]] = {}
         self._refused: dict[PrimaryKey, tuple[float, float]] = {}  # from when until when, wall clock
         self.validating: set[PrimaryKey] = set()
+        self.has_extended_keys = False
 
     def __repr__(self) -> str:
         return f"<Flights {sum(map(len, self._by_key.values()))} under way, {len(self._refused)} keys not shared>"
@@ -361,6 +363,7 @@ class Flights:
         """Begin a flight."""
         flight = Flight(self, request, leader)
         self._by_key.setdefault(request.key, []).append(flight)
+        self.has_extended_keys = self.has_extended_keys or request.extra is not None
         return flight
 
     def remember_refusal(self, key: PrimaryKey, reason: NotStored, now_s: float) -> None:

@@ -84,9 +84,10 @@ class Freshener:
 
     def _update(self, stored: StoredResponse) -> StoredResponse:
         fresh, refusal = self._make(stored)
-        if refusal is None and not read_traits(self._request.fields).directives.no_store:
+        may_keep = not (self._request.is_oddly_spelt or read_traits(self._request.fields).directives.no_store)
+        if refusal is None and may_keep:
             self._store.replace(stored, fresh)
-        elif refusal is not None and refusal is not NotStored.AUTHORIZATION:
+        elif refusal is not None and not refusal.is_about_request:
             self._store.discard(stored)
         return fresh
 

@@ -12,6 +12,9 @@ from minato.protocol.message import Fields, field_values, first_value
 HEURISTIC_STATUSES = frozenset({200, 203, 204, 206, 300, 301, 308, 404, 405, 410, 414, 501})
 """RFC 9110, 15.1: heuristically cacheable by default."""
 
+_CONFIGURABLE_STATUSES = HEURISTIC_STATUSES - {405, 414, 501}
+"""Those that get the configured lifetime: the others are about one request and how it was made, not the resource."""
+
 _HEURISTIC_FRACTION = 0.1
 _MAX_HEURISTIC_S = 86_400.0
 
@@ -62,7 +65,8 @@ def calculate_lifetime(
         directives: its Cache-Control, or the targeted field that stands in for it.
         date_s: its date value, see ``read_date``.
         response_time_s: wall clock when it arrived.
-        ttl_s: the configured lifetime of responses that bring none; 0 leaves those to the heuristic.
+        ttl_s: the configured lifetime of responses that bring none and are about the resource; 0 leaves those to the
+            heuristic.
         negative_ttl_s: the same for this very status, cacheable by default or not; None where there is none.
     """
     if directives.s_maxage_s is not None:
@@ -78,7 +82,7 @@ def calculate_lifetime(
         return Freshness(0.0, LifetimeSource.NONE)
     if negative_ttl_s is not None:
         return Freshness(negative_ttl_s, LifetimeSource.STATUS)
-    if by_default and ttl_s > 0:
+    if status in _CONFIGURABLE_STATUSES and ttl_s > 0:
         return Freshness(ttl_s, LifetimeSource.CONFIGURED)
     return _guess_lifetime(fields, date_s, response_time_s)
 

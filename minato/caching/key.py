@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from minato.protocol.fields import fold_name
 from minato.protocol.message import Fields, list_members
 
 ResourceKey = tuple[int, bytes, bytes, bytes]
@@ -31,6 +32,21 @@ _PREFERENCES = frozenset({b"accept-encoding", b"accept-language", b"accept-chars
 _NO_LISTS = frozenset({b"cookie", b"user-agent", b"referer", b"authorization", b"date", b"if-modified-since"})
 _QUOTED_OR_COMMA = re.compile(rb'("(?:[^"\\]|\\.)*")|[ \t]*,[ \t]*', re.DOTALL)
 _WEIGHT = re.compile(rb"q=(?:(1)(?:\.0{0,3})?|(0(?:\.\d{0,3})?))")
+
+
+_DEFAULT_PORTS = {b"http": b"80", b"https": b"443"}
+
+
+def normalize_authority(authority: bytes, scheme: bytes) -> bytes:
+    """Return a lower-case ``host[:port]`` without the scheme's own port, an empty one, and leading zeros.
+
+    RFC 9110, 4.2.3 and RFC 3986, 6.2.3: all such spellings name the same origin.
+    """
+    name, colon, port = authority.rpartition(b":")
+    if not colon or b"]" in port:  # no port, or an IPv6 address without one
+        return authority
+    number = port.lstrip(b"0") or port[-1:]
+    return name if not number or number == _DEFAULT_PORTS.get(scheme) else name + b":" + number
 
 
 def resource_of(key: PrimaryKey) -> ResourceKey:
@@ -99,6 +115,12 @@ def select_variant_values(names: VariantNames, fields: Fields) -> VariantValues:
         if name in names:
             found.setdefault(name, []).append(value)
     return tuple(_normalize(name, found[name]) if name in found else None for name in names)
+
+
+def has_name_taken_for(names: VariantNames, fields: Fields) -> bool:
+    """Tell whether a request has a field that is none of those names, and that some server takes for one of them."""
+    folded = {fold_name(name) for name in names}
+    return any(fold_name(name) in folded and name not in names for name, _ in fields)
 
 
 def _normalize(name: bytes, lines: list[bytes]) -> bytes:

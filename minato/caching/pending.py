@@ -1,17 +1,21 @@
-"""Purges remembered for responses on their way: what was asked for before a purge is not stored after it."""
+"""Purges and changes remembered for responses on their way: what was asked for before one is not stored after it."""
 
 from __future__ import annotations
 
+from array import array
 from collections import deque
 from collections.abc import Callable
 
-from minato.caching.key import PrimaryKey
+from minato.caching.key import PrimaryKey, ResourceKey
 from minato.protocol.message import Fields
 
 Matches = Callable[[PrimaryKey, Fields], bool]
 """``(key, fields)`` -> whether a purge is about such a response."""
 
 _MAX_PURGES = 256
+PLACES = 4096
+"""For changed resources; 16 bytes each."""
+
 _CLOCK_SLACK_S = 60.0
 
 
@@ -60,3 +64,40 @@ class PurgeLog:
             self._floor_s = 0.0
         while self._purges and self._purges[-1][0] > latest_s:
             self._purges.pop()
+
+
+class ChangeLog:
+    """When unsafe requests changed resources.
+
+    A resource is known by the place that its hash gives it: where two share one, a response that could have been
+    stored is not. Which two do is another matter in every process.
+    """
+
+    def __init__(self) -> None:
+        # Wall clocks: of the latest change, and of the one before it at another moment.
+        self._latest_s = array("d", bytes(8 * PLACES))
+        self._before_s = array("d", bytes(8 * PLACES))
+        self._is_empty = True
+
+    def note(self, resource: ResourceKey, now_s: float) -> None:
+        """Remember that it changed at that moment, a wall clock."""
+        place = hash(resource) % PLACES
+        if self._latest_s[place] != now_s:
+            self._before_s[place] = self._latest_s[place]
+            self._latest_s[place] = now_s
+        self._is_empty = False
+
+    def covers(
+        self, resource: ResourceKey, *, request_time_s: float, response_time_s: float, is_change: bool = False
+    ) -> bool:
+        """Tell whether a response may be from before the resource changed; as `PurgeLog.covers`.
+
+        ``is_change``: it is itself the response to the latest change, whose news it brings.
+        """
+        if self._is_empty:
+            return False
+        if response_time_s < request_time_s:
+            return True
+        changes_s = self._before_s if is_change else self._latest_s
+        # One that is far ahead was noted before the clock was set back.
+        return request_time_s < changes_s[hash(resource) % PLACES] <= response_time_s + _CLOCK_SLACK_S

@@ -30,6 +30,8 @@ class NotStored(enum.Enum):
     REQUEST_BODY = "request-body"
     REQUEST_CONDITION = "request-condition"
     REQUEST_NO_STORE = "request-no-store"
+    REQUEST_HOST = "request-host"
+    REQUEST_FIELD = "request-field"
     STATUS = "status"
     NO_STORE = "no-store"
     PRIVATE = "private"
@@ -52,12 +54,18 @@ class NotStored(enum.Enum):
         return self in _ABOUT_RESOURCE
 
     @property
+    def is_about_request(self) -> bool:
+        """Whether the request is why: of what is stored already it says nothing."""
+        return self in _ABOUT_REQUEST
+
+    @property
     def is_about_response(self) -> bool:
         """Whether the response is why, so that the next one of the resource is likely to be no other."""
         return self in _ABOUT_RESPONSE
 
 
 _ABOUT_RESOURCE = frozenset({NotStored.NO_STORE, NotStored.PRIVATE, NotStored.VARY})
+_ABOUT_REQUEST = frozenset({NotStored.AUTHORIZATION, NotStored.REQUEST_HOST, NotStored.REQUEST_FIELD})
 _ABOUT_RESPONSE = _ABOUT_RESOURCE | {
     NotStored.STATUS,
     NotStored.SET_COOKIE,

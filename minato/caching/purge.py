@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from minato.caching.key import PrimaryKey
+from minato.caching.key import PrimaryKey, normalize_authority
 
 ToKeyTarget = Callable[[int, bytes], bytes]
 """``(service index, target)`` -> the target as it is in that service's keys."""
@@ -16,7 +16,6 @@ ToKeyTarget = Callable[[int, bytes], bytes]
 _URL: Final = re.compile(rb"(?:([A-Za-z][A-Za-z0-9+.-]*)://)?([^/?#]*)([^#]*)(?:#.*)?", re.DOTALL)
 _ESCAPE: Final = re.compile(rb"%([0-9A-Fa-f]{2})")
 _UNRESERVED: Final = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~"
-_DEFAULT_PORTS: Final = {b"http": b"80", b"https": b"443"}
 
 
 class PurgeKind(enum.Enum):
@@ -85,7 +84,7 @@ class UrlPattern:
         if self._scheme is not None and scheme.lower() != self._scheme:
             return False
         # Behind a trusted proxy there may be two: what it sent as Host, and what the client did.
-        return any(_normalize_host(name, scheme) == self._host for name in host.split(b" "))
+        return any(_normalize_host(name, scheme) == self._host for name in host.lower().split(b" "))
 
     def _target_of(self, service: int) -> bytes:
         target = self._targets.get(service)
@@ -107,8 +106,8 @@ def _normalize_escape(match: re.Match[bytes]) -> bytes:
 
 
 def _normalize_host(host: bytes, scheme: bytes | None) -> bytes:
+    host = normalize_authority(host, scheme or b"http")
     name, colon, port = host.rpartition(b":")
-    if not colon or b"]" in port:  # no port, or an IPv6 address without one
-        name, port = host, b""
-    is_default = not port or port == _DEFAULT_PORTS.get(scheme or b"http")
-    return name.removesuffix(b".") + (b"" if is_default else b":" + port)
+    if not colon or b"]" in port:
+        return host.removesuffix(b".")
+    return name.removesuffix(b".") + b":" + port

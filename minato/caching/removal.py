@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from minato.caching.flights import Flights
 from minato.caching.key import PrimaryKey, ResourceKey, resource_of
 from minato.caching.location import find_changed_targets
-from minato.caching.pending import PurgeLog
+from minato.caching.pending import ChangeLog, PurgeLog
 from minato.caching.policy import NotStored
 from minato.caching.purge import PurgeKind, PurgeRequest
 from minato.caching.purge_search import find_purged
 from minato.caching.request import SAFE_METHODS, CacheRequest
 from minato.caching.rules import CacheRules
 from minato.caching.store import Store
-from minato.caching.stored import as_stale
+from minato.caching.stored import StoredResponse, as_stale
 from minato.caching.writer import StoreWriter
 from minato.protocol.message import Fields
 
@@ -32,7 +32,9 @@ class Removal:
         self._rules_of = rules_of
         self._writers: dict[PrimaryKey, set[StoreWriter]] = {}
         self._services: set[int] = set()  # that anything was stored for
+        self._has_extended_keys = False
         self._purges = PurgeLog()
+        self._changes = ChangeLog()
         self.purged = 0
 
     def __len__(self) -> int:
@@ -43,6 +45,7 @@ class Removal:
         """A response is being stored."""
         key = writer.stored.key
         self._services.add(key[0])
+        self._has_extended_keys = self._has_extended_keys or resource_of(key) != key
         self._writers.setdefault(key, set()).add(writer)
 
     def unwatch(self, writer: StoreWriter) -> None:
@@ -55,33 +58,48 @@ class Removal:
     def is_outdated(
         self, request: CacheRequest, fields: Fields, *, request_time_s: float, response_time_s: float
     ) -> bool:
-        """Tell whether a response with those fields may be from before a purge that is about it."""
-        return self._purges.covers(request.key, fields, request_time_s=request_time_s, response_time_s=response_time_s)
+        """Tell whether a response with those fields may be from before a purge that is about it, or a change."""
+        key, asked_s, came_s = request.key, request_time_s, response_time_s
+        is_change = request.method not in SAFE_METHODS
+        resource = resource_of(key)
+        if self._changes.covers(resource, request_time_s=asked_s, response_time_s=came_s, is_change=is_change):
+            return True
+        return self._purges.covers(key, fields, request_time_s=asked_s, response_time_s=came_s)
 
-    def invalidate(self, request: CacheRequest, response_status: int, response_fields: Fields) -> None:
+    def invalidate(self, request: CacheRequest, response_status: int, response_fields: Fields, now_s: float) -> None:
         """Forget what is stored of the target after an unsafe request that did not fail.
 
         RFC 9111, 4.4: MUST invalidate the target URI on a non-error status (2xx, 3xx) to an unsafe method, known or
         not; Location and Content-Location as well, where they are of the same origin. Responses that are just being
-        stored go as well.
+        stored go as well, and what was asked for before ``now_s``, a wall clock, is not stored after it.
         """
         if request.method in SAFE_METHODS or not 200 <= response_status < 400:
             return
-        self._forget(resource_of(request.key))
+        self._forget(resource_of(request.key), now_s)
         for target in find_changed_targets(request, response_fields):
             # Another path of the same origin may be another service's.
             for service in self._services:
-                self._forget((service, request.scheme, request.host, target))
+                self._forget((service, request.scheme, request.host, target), now_s)
 
-    def purge(self, purge: PurgeRequest, now_s: float) -> int:
-        """Forget, or make stale, what a purge asks for, over all services; return how many stored responses it found.
+    def purge(self, purges: Sequence[PurgeRequest], now_s: float) -> int:
+        """Forget, or make stale, what purges ask for, over all services; return how many stored responses they found.
 
-        What is being stored and what was asked for before is never stored, whether the purge is soft or not.
+        What several of them find counts once. What is being stored and what was asked for before is never stored,
+        whether a purge is soft or not.
 
         Args:
-            purge: what to look for.
+            purges: what to look for.
             now_s: wall clock.
         """
+        if len(purges) == 1:
+            count = len(self._purge(purges[0], now_s))
+        else:  # a soft one leaves another object in the place of what the next may find again
+            found = (stored for purge in purges for stored in self._purge(purge, now_s))
+            count = len({(stored.key, stored.names, stored.values) for stored in found})
+        self.purged += count
+        return count
+
+    def _purge(self, purge: PurgeRequest, now_s: float) -> list[StoredResponse]:
         found, matches = find_purged(self._store, purge, self._to_key_target)
         for writers in list(self._writers.values()):
             for writer in list(writers):
@@ -93,14 +111,13 @@ class Removal:
         self._purges.note(matches, now_s)
         if purge.kind is PurgeKind.ALL and not purge.soft:
             self._store.clear()
-        else:
-            for stored in found:
-                if not purge.soft:
-                    self._store.discard(stored)
-                elif stored.is_live:  # to replace another one may have needed room
-                    self._store.replace(stored, as_stale(stored, now_s))
-        self.purged += len(found)
-        return len(found)
+            return found
+        for stored in found:
+            if not purge.soft:
+                self._store.discard(stored)
+            elif stored.is_live:  # to replace another one may have needed room
+                self._store.replace(stored, as_stale(stored, now_s))
+        return found
 
     def clear(self) -> int:
         """Forget everything stored and being stored; return how many responses were stored."""
@@ -108,13 +125,14 @@ class Removal:
             self._abort_writers(key)
         return self._store.clear()
 
-    def _forget(self, resource: ResourceKey) -> None:
+    def _forget(self, resource: ResourceKey, now_s: float) -> None:
         """Forget all that is stored of a URL, whatever else its keys hold."""
         service, scheme, host, target = resource
         rules = self._rules_of(service)
         resource = (service, scheme, host, rules.key_target(target))
+        self._changes.note(resource, now_s)
         keys: list[PrimaryKey] = [resource]
-        if rules.has_extra:
+        if rules.has_extra or self._has_extended_keys or self._flights.has_extended_keys:
             keys = [key for key in {*self._writers, *self._flights.keys()} if resource_of(key) == resource]
         for key in keys:
             self._abort_writers(key)

@@ -19,13 +19,16 @@ class CacheRequest:
     Attributes:
         method: as sent.
         scheme: ``b"http"`` or ``b"https"``, as it is told to the upstream (X-Forwarded-Proto).
-        host: the authority the client asked for, lower case, with its port where it was given.
+        host: the authority the client asked for, lower case, with its port unless it is the scheme's own; behind a
+            space what a trusted proxy says it was, where that is another.
         target: path and query as the client sent them, without the parameters that the service ignores.
         fields: end-to-end fields as the client sent them.
         has_body: whether it has a body, be it an empty one.
         service: index of the service it was routed to.
         extra: the extra part of its key, None where the service has none.
-        is_bypassed: whether the service's rules let it pass the cache by.
+        is_bypassed: whether the service's rules, or its fields, let it pass the cache by.
+        is_oddly_spelt: whether its authority is not spelt as ``host``: it may be answered from the cache, but what the
+            upstream makes of that spelling is nobody else's.
     """
 
     method: bytes
@@ -37,6 +40,7 @@ class CacheRequest:
     service: int
     extra: bytes | None = None
     is_bypassed: bool = False
+    is_oddly_spelt: bool = False
 
     @property
     def key(self) -> PrimaryKey:

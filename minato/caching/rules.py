@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 from urllib.parse import unquote_to_bytes
 
-from minato.caching.key import select_variant_values
+from minato.caching.key import has_name_taken_for, select_variant_values
 from minato.config.model import CacheConfig, ServiceCacheConfig
 from minato.config.values import NOT_NEGATIVE
 from minato.errors import RequestError
@@ -77,7 +77,13 @@ class CacheRules:
             return True
         if self._bypass_paths and self._is_bypassed_path(target):
             return True
+        if self._key_headers and has_name_taken_for(self._key_headers, fields):
+            return True
         return bool(self._bypass_cookies) and any(map(self._bypass_cookies.has, _cookie_names(fields)))
+
+    def is_keyed(self, name: bytes) -> bool:
+        """Tell whether the key has the values of a field."""
+        return name in self._key_headers
 
     def key_target(self, target: bytes) -> bytes:
         """Return a target without the query parameters that are ignored; what is left keeps its order and spelling.

@@ -10,6 +10,7 @@ from minato.caching.key import (
     ResourceKey,
     VariantNames,
     VariantValues,
+    resource_of,
     select_variant_values,
 )
 from minato.caching.order import make_order
@@ -20,7 +21,8 @@ from minato.config.model import CacheKind
 from minato.protocol.message import Fields
 
 MAX_VARIANTS = 64
-"""Stored responses of one URI; the least used one goes first, so that no URI's variants drive out the rest."""
+"""Stored responses of one URL, whether Vary tells them apart or the extra part of their keys; the least used one goes
+first, so that no URL's variants drive out the rest."""
 
 # Measured with tracemalloc: a place among the resources, and the dict of a resource or of a group.
 RESOURCE_BYTES = 296
@@ -129,8 +131,7 @@ class Store:
         for old in superseded:
             stored.uses = max(stored.uses, old.uses)
             self.discard(old)
-        if stored.key in self._resources:
-            self._limit_variants(stored.key)
+        self._limit_variants(resource_of(stored.key))
         stored.tags = read_tags(stored.fields)
         index_bytes = RESOURCE_BYTES + GROUP_BYTES + count_tag_bytes(stored.tags)
         if not self._make_room(stored.size_bytes + index_bytes, 1):
@@ -161,8 +162,7 @@ class Store:
 
     def discard_resource(self, key: ResourceKey) -> int:
         """Forget all that is stored of a URL, whatever its variant and the extra part of its key; return how many."""
-        keys = self._extended.all_of(key)
-        found = [stored for one in keys for stored in self.variants(one)]
+        found = self._all_of(key)
         for stored in found:
             self.discard(stored)
         return len(found)
@@ -215,9 +215,13 @@ class Store:
             self.evictions += 1
         return True
 
-    def _limit_variants(self, key: PrimaryKey) -> None:
-        """Make room among the variants of a key: a flood of them drives out those of the flood, not what is used."""
-        variants = self.variants(key)
+    def _all_of(self, key: ResourceKey) -> list[StoredResponse]:
+        """Return all that is stored of a URL."""
+        return [stored for one in self._extended.all_of(key) for stored in self.variants(one)]
+
+    def _limit_variants(self, key: ResourceKey) -> None:
+        """Make room among those of a URL: a flood of them drives out those of the flood, not what is used."""
+        variants = self._all_of(key)
         if len(variants) >= MAX_VARIANTS:
             victim = min(variants, key=lambda stored: (stored.uses, stored.serial))
             for stored in variants if victim.uses else ():  # all were used: what was once is no reason to stay for good

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 
 from minato.caching.dates import format_http_date, parse_http_date
@@ -70,7 +71,8 @@ class StoredResponse:
         complete_bytes: the length of the whole content.
         spans: the ranges of a part that are held, in order and apart; empty where it is whole.
         is_plain: whether it answers a plain GET as it is for as long as it is fresh.
-        rendered: kept for whoever sends it: the whole answer's head in front of and behind the value of Age.
+        rendered: kept for whoever sends it: the whole answer's head as it was sent last, the Age in it, and where that
+            begins and the ``ttl`` behind it ends.
         is_live: whether the store still holds it; False for good once it was replaced, evicted or purged.
         has_rivals: whether a response with another Vary was stored for the same key: a request may select either.
         uses: kept by the eviction order, which counts no further than it needs.
@@ -101,7 +103,7 @@ class StoredResponse:
     is_plain: bool = False
     is_live: bool = False
     has_rivals: bool = False
-    rendered: tuple[bytes, bytes] | None = None
+    rendered: tuple[bytes, int, int, int] | None = None
     uses: int = 0
     tags: tuple[bytes, ...] = ()
 
@@ -117,6 +119,16 @@ class StoredResponse:
     def age_s(self, now_s: float) -> float:
         """Return the current age (RFC 9111, 4.2.3)."""
         return calculate_current_age(self.initial_age_s, self.response_time_s, now_s)
+
+    def ttl_s(self, now_s: float) -> int:
+        """Return the freshness lifetime that is left, in whole seconds; negative exactly where it is stale.
+
+        It changes when Age does, since both are of the same whole seconds.
+        """
+        age_s = self.age_s(now_s)
+        if age_s < self.lifetime_s:
+            return int(self.lifetime_s) - int(age_s)
+        return min(-1, math.floor(self.lifetime_s - age_s))
 
     def is_fresh(self, now_s: float) -> bool:
         """Tell whether the age is below the freshness lifetime (RFC 9111, 4.2)."""
@@ -207,6 +219,7 @@ def as_stale(stored: StoredResponse, now_s: float) -> StoredResponse:
         lifetime_s=min(stored.lifetime_s, age_s),
         is_live=False,
         has_rivals=False,
+        rendered=None,
     )
 
 

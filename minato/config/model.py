@@ -42,7 +42,10 @@ class ProxyProtocol(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class CacheConfig:
-    """The response cache, per worker. Sizes in bytes; ``ttl_s`` is the freshness lifetime of responses without one."""
+    """The response cache, per worker. Sizes in bytes; ``ttl_s`` is the freshness lifetime of responses without one.
+
+    ``show_key``: whether Cache-Status tells clients the key.
+    """
 
     enabled: bool = False
     kind: CacheKind = CacheKind.LRU
@@ -50,6 +53,7 @@ class CacheConfig:
     max_body_size_bytes: int = 1_048_576
     max_memory_bytes: int = 268_435_456
     ttl_s: float = 300.0
+    show_key: bool = False
 
 
 @dataclass(frozen=True, slots=True)

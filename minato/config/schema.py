@@ -83,6 +83,7 @@ _CACHE = Section(
         "max_size": Key("max_body_size_bytes", whole_number(0, _MAX_BODY_BYTES)),  # the name in the original's code
         "max_memory": Key("max_memory_bytes", whole_number(0, _MAX_BODY_BYTES)),
         "ttl": _CACHE_TTL,
+        "show_key": Key("show_key", boolean),
     },
 )
 _HEALTH = Section(

@@ -54,7 +54,7 @@ class ServerLike(Protocol):
     def close_idle(self) -> None: ...
     def stop(self) -> None: ...
     def reopen_logs(self) -> None: ...
-    def purge(self, request: PurgeRequest) -> int: ...
+    def purge(self, requests: Sequence[PurgeRequest]) -> int: ...
 
 
 class ServerFactory(Protocol):
@@ -206,7 +206,7 @@ class Worker:
         elif message.verb is Verb.GIVE_BACK:
             self._give_back(message.slot)
         elif message.verb is Verb.PURGE:
-            count = sum(self._server.purge(request) for request in message.purges)
+            count = self._server.purge(message.purges)
             self._plan.channel.send(Message(Verb.PURGED, serial=message.serial, count=count))
 
     def _borrow(self, slot: int, listeners: tuple[BoundListener, ...]) -> None:

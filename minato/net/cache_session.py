@@ -14,7 +14,7 @@ from minato.caching.lookup import Outcome
 from minato.caching.policy import FAILURE_STATUSES, NotStored, decide_reuse
 from minato.caching.ranges import ByteRange
 from minato.caching.request import CacheRequest, read_traits
-from minato.caching.status import HIT, ONLY_IF_CACHED, LookupReason, render_forwarded, render_stale_hit
+from minato.caching.status import ONLY_IF_CACHED, LookupReason, render_forwarded, render_hit
 from minato.caching.stored import StoredResponse
 from minato.caching.writer import StoreWriter
 from minato.errors import ExchangeError, Source, UpstreamError
@@ -29,6 +29,7 @@ _FIRST_SERVER_ERROR: Final = 500
 _COLLAPSIBLE: Final = (Outcome.MISS, Outcome.STALE)
 _CACHEABLE_METHODS: Final = frozenset([b"GET", b"HEAD"])
 _DISCONNECTED: Final = b"disconnected"
+_WHILE_REVALIDATE: Final = b"stale-while-revalidate"
 _STALE_IF_ERROR: Final = b"stale-if-error"
 
 
@@ -115,21 +116,23 @@ class CacheSession:
 
     def _answer_hit(self, stored: StoredResponse, now_s: float, *, is_overdue: bool) -> CachedAnswer:
         self.needs_validation = is_overdue
+        status = None
         if self._awaited is not None:
             self.reason = self._awaited
-            status = self._render_collapsed()
+            status = self._render_collapsed(stored, now_s)
         elif is_overdue:
             self._stored = stored
-            status = render_stale_hit(stored.lifetime_s - stored.age_s(now_s))
+            status = render_hit(stored.ttl_s(now_s), key=self._shown_key, detail=_WHILE_REVALIDATE)
         else:
             self.hit = stored
-            status = HIT
         return self._cache.answer(self._request, stored, now_s, status)
 
     def is_validation_due(self) -> bool:
         """Tell whether the stale response that answered is to be validated: nobody does so, or has done."""
         flights, key = self._cache.flights, self._request.key
         is_due = self.needs_validation and self._stored is not None and self._stored.is_live
+        if self._request.is_oddly_spelt:  # nothing of what it brought would be kept
+            return False
         return is_due and key not in flights.validating and not flights.is_under_way(key)
 
     def begin_validation(self, leader: Leader) -> CacheSession:
@@ -164,7 +167,7 @@ class CacheSession:
 
     def shared_fields(self, stored: StoredResponse, now_s: float) -> Fields:
         """Return the fields of the answer to a request that shares a response which is being stored."""
-        own = [(b"age", b"%d" % stored.age_s(now_s)), (b"cache-status", self._render_collapsed())]
+        own = [(b"age", b"%d" % stored.age_s(now_s)), (b"cache-status", self._render_collapsed(stored, now_s))]
         return [*stored.fields, *own]
 
     @property
@@ -249,11 +252,8 @@ class CacheSession:
         if self.flight is not None:
             self.flight.fall_back(status)
         detail = _DISCONNECTED if status is None else _STALE_IF_ERROR
-        ttl_s = fallback.lifetime_s - fallback.age_s(now_s)
         self.is_collapsed = is_collapsed
-        member = render_forwarded(
-            self.reason, upstream_status=status, collapsed=is_collapsed, ttl_s=ttl_s, detail=detail
-        )
+        member = self._render_forwarded(fallback, now_s, upstream_status=status, collapsed=is_collapsed, detail=detail)
         return self._cache.answer(self._request, fallback, now_s, member)
 
     @property
@@ -274,7 +274,7 @@ class CacheSession:
             self.must_ask_again = True
             return None
         self._land_validated(fresh, now_s)
-        status = render_forwarded(self.reason, upstream_status=_NOT_MODIFIED, stored=fresh.is_live)
+        status = self._render_forwarded(fresh, now_s, upstream_status=_NOT_MODIFIED, is_stored=fresh.is_live)
         answer = self._cache.answer(self._request, fresh, now_s, status)
         answer.fields += fields_for_client_alone(fresh, head.fields)
         return answer
@@ -300,7 +300,7 @@ class CacheSession:
         whole = writer.commit(now_s) if writer is not None else NotStored.ABORTED
         if isinstance(whole, NotStored):
             return None
-        member = render_forwarded(self.reason, upstream_status=_PARTIAL_CONTENT, stored=True)
+        member = self._render_forwarded(whole, now_s, upstream_status=_PARTIAL_CONTENT, is_stored=True)
         return self._cache.answer(self._request, whole, now_s, member)
 
     # -- responses that are relayed
@@ -309,7 +309,7 @@ class CacheSession:
         """Begin to store a final response that is to be relayed, if it may be; return the fields to add to it."""
         request = self._request
         end_to_end = head.block.end_to_end
-        self._cache.invalidate(request, head.status, end_to_end)
+        self._cache.invalidate(request, head.status, end_to_end, now_s)
         refusal = self._begin_store(head, now_s)
         if request.method == b"HEAD":
             # RFC 9111, 4.3.5: its Content-Length is compared, though it is not passed on as a field.
@@ -323,7 +323,9 @@ class CacheSession:
         if request.method not in _CACHEABLE_METHODS and self._writer is None:
             return []
         why_not = b"" if refusal is None or refusal is NotStored.METHOD else refusal.value.encode()
-        return [(b"cache-status", render_forwarded(self.reason, stored=refusal is None, detail=why_not))]
+        begun = self._writer.stored if self._writer is not None else None
+        member = self._render_forwarded(begun, now_s, is_stored=refusal is None, detail=why_not)
+        return [(b"cache-status", member)]
 
     def _begin_store(
         self, head: ResponseHead, now_s: float, completes: StoredResponse | None = None
@@ -375,9 +377,34 @@ class CacheSession:
         if writer is not None:
             writer.abort()
 
-    def _render_collapsed(self) -> bytes:
+    @property
+    def _shown_key(self) -> bytes:
+        return self._cache.shown_key(self._request.key)
+
+    def _render_collapsed(self, stored: StoredResponse, now_s: float) -> bytes:
         self.is_collapsed = True
-        return render_forwarded(self.reason, collapsed=True)
+        return self._render_forwarded(stored, now_s, collapsed=True)
+
+    def _render_forwarded(
+        self,
+        stored: StoredResponse | None,
+        now_s: float,
+        *,
+        upstream_status: int | None = None,
+        is_stored: bool = False,
+        collapsed: bool = False,
+        detail: bytes = b"",
+    ) -> bytes:
+        """Return the Cache-Status of what was forwarded; ``stored`` is what answers, or is being stored, if any."""
+        return render_forwarded(
+            self.reason,
+            upstream_status=upstream_status,
+            stored=is_stored,
+            collapsed=collapsed,
+            ttl_s=None if stored is None else stored.ttl_s(now_s),
+            key=self._shown_key,
+            detail=detail,
+        )
 
     def _land_validated(self, fresh: StoredResponse, now_s: float) -> None:
         """A 304 came: whoever waits gets the stored response, unless each has to have it validated for itself."""

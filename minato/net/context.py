@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import math
 import random
 import ssl
 import time
@@ -33,6 +35,9 @@ _MAX_BUFFERED_BYTES: Final = 65_536
 _MAX_HOT_BYTES: Final = 4_194_304
 _TRUSTED_IDLE_S: Final = 0.2
 _SERVICE_UNAVAILABLE: Final = 503
+_MAX_SET_BACK_S: Final = 1.0
+
+log = logging.getLogger("minato.cache")
 
 
 class Unattended(Protocol):
@@ -109,14 +114,30 @@ class WorkerContext:
         self.sends_forwarded = config.forwarded.send
         self.per_client = ClientCap(config.limits.connections_per_client)
         self.date = b""
+        self._wall_ahead_s = -math.inf  # the highest that the wall clock was over the monotonic one
         self._clock = loop.timer(self._tick)
         self._tick()
 
     def _tick(self) -> None:
-        """Render the date; each second."""
+        """Render the date, and see whether the clock was set back; each second."""
         wall_s = time.time()
         self.date = formatdate(wall_s, usegmt=True).encode("ascii")
         self._clock.set(1.0 - wall_s % 1.0)
+        ahead_s = wall_s - time.monotonic()
+        if ahead_s < self._wall_ahead_s - _MAX_SET_BACK_S:
+            self._forget_ages(self._wall_ahead_s - ahead_s)
+            self._wall_ahead_s = ahead_s
+        elif ahead_s > self._wall_ahead_s:
+            self._wall_ahead_s = ahead_s
+
+    def _forget_ages(self, set_back_s: float) -> None:
+        """The wall clock was set back: nobody knows any more how old anything stored is, and it would never get older.
+
+        One that is set forward makes things stale, which does no harm.
+        """
+        if self.cache is not None:
+            forgotten = self.cache.clear()
+            log.warning("the clock was set back by %.1f s: the cache lets %d responses go", set_back_s, forgotten)
 
     def is_trusted(self, client: str) -> bool:
         """Tell whether that address is a trusted proxy's."""

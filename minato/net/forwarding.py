@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from typing import Final
 
+from minato.caching.key import normalize_authority
 from minato.caching.request import CacheRequest
+from minato.caching.rules import CacheRules
 from minato.caching.targeted import OWN_CAPABILITY
 from minato.net.client import Client
 from minato.net.context import WorkerContext
 from minato.net.runtime import UpstreamRuntime
-from minato.protocol.fields import Fields
+from minato.protocol.fields import OVERRIDE, FieldBlock, Fields
 from minato.protocol.forward import forward_request_fields, forward_request_lines, join_target
 from minato.protocol.forwarded import Claims, render_element
 from minato.protocol.message import Framing, RequestHead
 from minato.protocol.render import render_lines, render_request_head
 
+# Of what a trusted proxy says: the client's address, which every request has another of, and what is in the key itself.
+_IN_KEY: Final = frozenset([b"x-forwarded-for", b"x-forwarded-proto", b"x-forwarded-host"])
 _CAPABILITY: Final = b"surrogate-capability"
 _CAPABILITY_LINE: Final = b"surrogate-capability: " + OWN_CAPABILITY + b"\r\n"
 
@@ -22,22 +26,44 @@ _CAPABILITY_LINE: Final = b"surrogate-capability: " + OWN_CAPABILITY + b"\r\n"
 def build_cache_request(context: WorkerContext, claims: Claims | None, head: RequestHead, service: int) -> CacheRequest:
     """Return the request as the cache sees it.
 
-    What is forwarded and names another resource must be in the key: what a trusted proxy says of scheme and host is.
+    What is forwarded and names another resource must be in the key: what a trusted proxy says of it is. What cannot be
+    in it lets the request pass the cache by.
     """
-    fields = head.block.end_to_end
-    host = head.host if claims is None else claims.host.lower()
+    block = head.block
+    fields = block.end_to_end
     rules = context.cache_rules[service]
+    scheme = b"http" if claims is None else claims.scheme
+    host = normalize_authority(head.host, scheme) if b":" in head.host else head.host
+    is_oddly_spelt = head.host_as_sent != host
+    extra = None if rules is None else rules.key_extra(fields)
+    if claims is not None:
+        named = normalize_authority(claims.host.lower(), scheme)
+        is_oddly_spelt = is_oddly_spelt or claims.host != named
+        if named != host:
+            host += b" " + named
+        others = [b"%b: %b" % field for field in fields if claims.passes(field[0]) and field[0] not in _IN_KEY]
+        if others:
+            extra = b"\n".join([extra or b"", *others])
+    is_bypassed = rules is not None and rules.is_bypassed(head.path, fields)
+    if block.known.has_override:
+        is_bypassed = is_bypassed or _has_unkeyed_override(block.known, rules)
     return CacheRequest(
         method=head.method,
-        scheme=b"http" if claims is None else claims.scheme,
-        host=head.host if host == head.host else head.host + b" " + host,
+        scheme=scheme,
+        host=host,
         target=head.path if rules is None else rules.key_target(head.path),
         fields=fields,
         has_body=head.framing is not Framing.NONE,
         service=service,
-        extra=None if rules is None else rules.key_extra(fields),
-        is_bypassed=rules is not None and rules.is_bypassed(head.path, fields),
+        extra=extra,
+        is_bypassed=is_bypassed,
+        is_oddly_spelt=is_oddly_spelt,
     )
+
+
+def _has_unkeyed_override(block: FieldBlock, rules: CacheRules | None) -> bool:
+    names = [line.name for line in block.lines if line.role == OVERRIDE]
+    return rules is None or not all(map(rules.is_keyed, names))
 
 
 def render_upstream_request(

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from minato.caching.key import PrimaryKey
 from minato.caching.request import DECIDING_FIELDS
 from minato.caching.rules import CacheRules
-from minato.caching.status import HIT
+from minato.caching.status import render_hit as render_member
 from minato.caching.stored import StoredResponse
 from minato.errors import RequestError
 from minato.net.context import WorkerContext
@@ -103,7 +103,7 @@ def _answer_plain_hit(context: WorkerContext, client: Downstream, head: RequestH
     if stored is None:
         return False
     body = stored.body
-    wire = render_hit(stored, now_s)
+    wire = render_hit(stored, now_s, cache.shown_key(stored.key))
     context.row.hit_again(stored.status, len(body))
     if context.access_log is not None:
         record_plain_hit(context, head, client.address, stored.status, len(body))
@@ -143,16 +143,31 @@ def is_plain(block: FieldBlock) -> bool:
     """Tell whether a request with those fields is answered by whatever is stored and fresh, its Vary aside."""
     known = block.known
     if known.is_plain is None:
-        known.is_plain = not any(name in DECIDING_FIELDS for name, _ in known.fields)
+        known.is_plain = not (known.has_override or any(name in DECIDING_FIELDS for name, _ in known.fields))
     return known.is_plain
 
 
-def render_hit(stored: StoredResponse, now_s: float) -> bytes:
-    """Return the head of a whole stored response, as `Cache.answer` and the exchange make it; all but Age is kept."""
+def render_hit(stored: StoredResponse, now_s: float, key: bytes = b"") -> bytes:
+    """Return the head of a whole, fresh stored response, as `Cache.answer` and the exchange make it.
+
+    It is kept for as long as Age, and with it the ``ttl`` of Cache-Status, stays the same; all but these for longer.
+
+    Args:
+        stored: the response.
+        now_s: wall clock.
+        key: the ``key`` of Cache-Status, which is not kept.
+    """
+    age_s = int(stored.age_s(now_s))
     rendered = stored.rendered
     if rendered is None:
         lines = render_lines([field for field in stored.fields if field[0] != b"content-length"])
         front = b"HTTP/1.1 %d %b\r\n%bage: " % (stored.status, stored.reason, lines)
-        back = b"\r\ncache-status: %b\r\nvia: 1.1 minato\r\ncontent-length: %d\r\n\r\n" % (HIT, len(stored.body))
-        rendered = stored.rendered = (front, back)
-    return b"%b%d%b" % (rendered[0], stored.age_s(now_s), rendered[1])
+        back = b"\r\nvia: 1.1 minato\r\ncontent-length: %d\r\n\r\n" % len(stored.body)
+    elif rendered[1] == age_s and not key:
+        return rendered[0]
+    else:
+        head, _, age_at, behind_at = rendered
+        front, back = head[:age_at], head[behind_at:]
+    told = b"%d\r\ncache-status: %b" % (age_s, render_member(stored.ttl_s(now_s)))
+    stored.rendered = (front + told + back, age_s, len(front), len(front) + len(told))
+    return front + told + key + back if key else stored.rendered[0]

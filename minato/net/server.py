@@ -157,10 +157,10 @@ class Server:
         if self._context.access_log is not None:
             self._context.access_log.reopen()
 
-    def purge(self, request: PurgeRequest) -> int:
-        """Carry out a purge; return how many stored responses it found."""
+    def purge(self, requests: Sequence[PurgeRequest]) -> int:
+        """Carry out purges that were asked for together; return how many stored responses they found."""
         cache = self._context.cache
-        return cache.purge(request, self._loop.wall_s) if cache is not None else 0
+        return cache.purge(requests, self._loop.wall_s) if cache is not None else 0
 
     # -- accepting
 

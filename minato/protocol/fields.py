@@ -24,6 +24,7 @@ EXPECT: Final = 1 << 40
 FORWARDED: Final = 1 << 48
 DATE: Final = 1 << 56
 UPGRADE: Final = 1 << 64
+OVERRIDE: Final = 1 << 72
 COUNT: Final = 0xFF
 MAX_LINES: Final = 200  # what a counter holds, and then some
 
@@ -43,8 +44,20 @@ HOP_BY_HOP_NAMES: Final = frozenset(
         b"http2-settings",
     ]
 )
-# A client may not strip these from its request by nominating them (RFC 9110, 7.6.1 forbids nominating them at all).
-_NEVER_NOMINATED: Final = frozenset([b"host", b"cache-control", b"expect", b"date"])
+# RFC 9110, 7.6.1: "A sender MUST NOT send a connection option corresponding to a field that is intended for all
+# recipients of the content." Nominating one of these takes nothing away: on it depends who may have the message, what
+# its content is, or whether and for how long a cache may keep it.
+_NEVER_NOMINATED: Final = frozenset(
+    [
+        *[b"host", b"expect", b"date", b"via", b"forwarded", b"x-real-ip", b"authorization", b"cookie", b"cookie2"],
+        *[b"range", b"if-match", b"if-none-match", b"if-modified-since", b"if-unmodified-since", b"if-range"],
+        *[b"cache-control", b"pragma", b"age", b"expires", b"vary", b"warning", b"etag", b"last-modified"],
+        *[b"cdn-cache-control", b"minato-cache-control", b"surrogate-control", b"cache-tag", b"cache-status"],
+        *[b"content-type", b"content-encoding", b"content-language", b"content-location", b"content-range"],
+        *[b"content-disposition", b"content-security-policy", b"content-digest", b"repr-digest", b"accept-ranges"],
+        *[b"location", b"retry-after", b"set-cookie", b"set-cookie2", b"www-authenticate"],
+    ]
+)
 _ROLES: Final = {
     **dict.fromkeys(HOP_BY_HOP_NAMES, HOP_BY_HOP),
     b"host": HOST,
@@ -55,7 +68,21 @@ _ROLES: Final = {
     b"date": DATE,
     b"upgrade": UPGRADE,
 }
+# Some server or framework lets these stand in for the method, the target, the host or the scheme of the request.
+_OVERRIDING: Final = frozenset(
+    [
+        *[b"x-http-method", b"x-http-method-override", b"x-method-override", b"x-original-method"],
+        *[b"x-original-url", b"x-original-uri", b"x-rewrite-url", b"x-script-name"],
+        *[b"x-host", b"x-original-host", b"x-http-host-override", b"x-forwarded", b"proxy"],
+        *[b"x-scheme", b"x-url-scheme", b"front-end-https"],
+    ]
+)
 _NOT_UPSTREAM: Final = HOP_BY_HOP_NAMES | {b"host", b"expect"}
+
+
+def fold_name(name: bytes) -> bytes:
+    """Return what servers that hand fields on as CGI variables (RFC 3875, 4.1.18) take a name for."""
+    return name.replace(b"_", b"-")
 
 
 def is_forwarded_name(name: bytes) -> bool:
@@ -63,7 +90,7 @@ def is_forwarded_name(name: bytes) -> bool:
 
     Some servers take an underscore for a hyphen, so ``x_forwarded_for`` is one, too.
     """
-    plain = name.replace(b"_", b"-")
+    plain = fold_name(name)
     return plain.startswith(b"x-forwarded-") or plain in (b"forwarded", b"x-real-ip")
 
 
@@ -85,10 +112,16 @@ class FieldLine:
         self.name = name
         self.value = value
         self.pair = (name, value)
-        self.role = FORWARDED if is_forwarded_name(name) else _ROLES.get(name, 0)
+        self.role = _role_of(name)
         wire = b"%b: %b\r\n" % (name, value)
         self.upstream = b"" if name in _NOT_UPSTREAM or self.role == FORWARDED else wire
         self.downstream = b"" if name in HOP_BY_HOP_NAMES else wire
+
+
+def _role_of(name: bytes) -> int:
+    if is_forwarded_name(name):
+        return FORWARDED
+    return OVERRIDE if fold_name(name) in _OVERRIDING else _ROLES.get(name, 0)
 
 
 _PAIR: Final = attrgetter("pair")
@@ -176,6 +209,11 @@ class FieldBlock:
     @property
     def has_date(self) -> bool:
         return bool(self.roles & (COUNT * DATE))
+
+    @property
+    def has_override(self) -> bool:
+        """Whether it has a field that may stand in for the method, the target, the host or the scheme."""
+        return bool(self.roles & (COUNT * OVERRIDE))
 
     @property
     def upstream_wire(self) -> bytes:
@@ -288,4 +326,5 @@ def is_plain_connection(fields: Fields) -> bool:
 
 
 def _nominated(fields: Fields) -> frozenset[bytes]:
-    return frozenset(list_members(fields, b"connection")) - _NEVER_NOMINATED
+    names = frozenset(list_members(fields, b"connection")) - _NEVER_NOMINATED
+    return frozenset([name for name in names if not is_forwarded_name(name)])

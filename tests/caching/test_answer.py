@@ -7,7 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minato.caching import CachedAnswer, LookupReason, render_forwarded
+from minato.caching.key import PrimaryKey
 from minato.caching.ranges import parse_ranges
+from minato.caching.status import render_key
 from minato.protocol.message import Framing, field_values, first_value
 from tests.caching.helpers import DATE, NOW_S, date_after, fields_of, make_cache, make_head, make_request, must_store
 
@@ -30,7 +32,7 @@ def test_a_hit_is_the_whole_response_with_age_and_cache_status() -> None:
         f"Date: {DATE.decode()}",
         "Content-Length: 10",
         "Age: 7",
-        "Cache-Status: minato; hit",
+        "Cache-Status: minato; hit; ttl=53",
     )
 
 
@@ -40,7 +42,7 @@ def test_age_of_the_upstream_is_replaced_not_repeated() -> None:
 
 def test_cache_status_is_appended_to_those_of_caches_further_back() -> None:
     fields = answer_to(response=("Cache-Status: origin; hit",)).fields
-    assert field_values(fields, b"cache-status") == [b"origin; hit", b"minato; hit"]
+    assert field_values(fields, b"cache-status") == [b"origin; hit", b"minato; hit; ttl=53"]
 
 
 def test_head_is_answered_from_a_stored_get_with_its_length_and_no_body() -> None:
@@ -182,6 +184,30 @@ def test_a_range_lies_within_the_content(value: bytes, length_bytes: int) -> Non
     if isinstance(wanted, list):
         assert wanted
         assert all(0 <= span.first <= span.last < length_bytes for span in wanted)
+
+
+@pytest.mark.parametrize(
+    ("after_s", "ttl"),
+    [(0, 60), (0.9, 60), (1, 59), (59.9, 1), (60, -1), (60.1, -1), (61, -1), (61.1, -2), (160, -100)],
+)
+def test_ttl_is_what_is_left_in_whole_seconds_and_negative_where_it_is_stale(after_s: float, ttl: int) -> None:
+    cache = make_cache()
+    stored = must_store(cache, make_request(), make_head(FRESH))
+    (member,) = field_values(cache.answer(make_request(), stored, NOW_S + after_s).fields, b"cache-status")
+    assert member == b"minato; hit; ttl=%d" % ttl
+    assert (ttl >= 0) == stored.is_fresh(NOW_S + after_s)
+
+
+@pytest.mark.parametrize(
+    ("key", "member"),
+    [
+        ((0, b"http", b"a:81", b"/x?y=1"), b'; key="http://a:81/x?y=1"'),
+        ((0, b"http", b"a b", b"/"), b'; key="http://a b/"'),
+        ((0, b"http", b"a", b'/"\\', b'c="\xe4"\n=\x7f'), b'; key="http://a/\\"\\\\ c=\\"%E4\\"%0A=%7F"'),
+    ],
+)
+def test_a_key_that_is_shown_is_a_string_of_structured_fields(key: PrimaryKey, member: bytes) -> None:
+    assert render_key(key) == member
 
 
 @pytest.mark.parametrize(

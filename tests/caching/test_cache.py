@@ -185,7 +185,7 @@ def test_unsafe_requests_that_succeed_invalidate_every_variant(method: bytes, st
     for value in "12":
         must_store(cache, make_request(f"X-A: {value}"), make_head(FRESH, "Vary: X-A"))
     other = must_store(cache, make_request(target=b"/other"), make_head(FRESH))
-    cache.invalidate(make_request(method=method), status, [])
+    cache.invalidate(make_request(method=method), status, [], NOW_S)
     assert cache.stats().stored == (1 if is_gone else 3)
     assert other.is_live
 
@@ -194,7 +194,7 @@ def test_a_response_being_stored_while_its_resource_is_changed_is_not_kept() -> 
     cache = make_cache()
     writer = begin(cache, make_request(), make_head(FRESH))
     assert isinstance(writer, StoreWriter)
-    cache.invalidate(make_request(method=b"POST"), 200, [])
+    cache.invalidate(make_request(method=b"POST"), 200, [], NOW_S)
     assert not writer.write(b"old state")
     assert writer.commit(NOW_S) is NotStored.INVALIDATED
     assert cache.stats().reserved_bytes == 0

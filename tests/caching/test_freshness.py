@@ -57,14 +57,19 @@ def test_lifetime_comes_from_the_strongest_word(lines: list[str], expected: Fres
     assert lifetime(fields_of(*lines)) == expected
 
 
-@pytest.mark.parametrize("status", [200, 203, 204, 300, 301, 308, 404, 405, 410, 414, 501])
-def test_the_configured_ttl_is_for_statuses_cacheable_by_default(status: int) -> None:
+@pytest.mark.parametrize("status", [200, 203, 204, 206, 300, 301, 308, 404, 410])
+def test_the_configured_ttl_is_for_statuses_that_tell_about_the_resource(status: int) -> None:
     assert lifetime([], status=status, ttl_s=300) == Freshness(300, CONFIGURED)
 
 
-@pytest.mark.parametrize("status", [201, 302, 307, 400, 403, 500, 502, 503])
+@pytest.mark.parametrize("status", [201, 302, 307, 400, 403, 405, 414, 500, 501, 502, 503])
 def test_the_configured_ttl_is_for_no_other_status(status: int) -> None:
     assert lifetime([], status=status, ttl_s=300) == Freshness(0, NONE)
+
+
+@pytest.mark.parametrize("status", [405, 414, 501])
+def test_what_tells_about_one_request_still_gets_the_heuristic_lifetime(status: int) -> None:
+    assert lifetime(fields_of(AN_HOUR_AGO), status=status, ttl_s=300) == Freshness(360, HEURISTIC)
 
 
 def test_the_configured_ttl_yields_to_the_origins_word() -> None:

@@ -74,7 +74,7 @@ def test_location_and_content_location_are_forgotten_whatever_service_has_them()
         for target, service in ((b"/page", 0), (b"/new", 1), (b"/other", 0))
     ]
     fields = fields_of("Location: /new", "Content-Location: http://example.com:8080/other")
-    cache.invalidate(make_request(method=b"PUT"), 201, fields)
+    cache.invalidate(make_request(method=b"PUT"), 201, fields, NOW_S)
     assert kept.is_live
     assert not any(stored.is_live for stored in gone)
 
@@ -83,7 +83,7 @@ def test_location_and_content_location_are_forgotten_whatever_service_has_them()
 def test_safe_requests_and_failures_forget_nothing(method: bytes, status: int) -> None:
     cache = make_cache()
     stored = must_store(cache, make_request(target=b"/new"), make_head(FRESH))
-    cache.invalidate(make_request(method=method), status, fields_of("Location: /new"))
+    cache.invalidate(make_request(method=method), status, fields_of("Location: /new"), NOW_S)
     assert stored.is_live
 
 

@@ -177,7 +177,7 @@ class CacheAgainstModel(RuleBasedStateMachine):
     def change(self, path: str, named: str | None, status: int) -> None:
         request = CacheRequest(b"POST", b"http", b"a", path.encode(), [], True, 0)
         fields = [(b"location", b"http://a" + named.encode())] if named else []
-        self.cache.invalidate(request, status, fields)
+        self.cache.invalidate(request, status, fields, self.now_s)
         if status < 400:
             self.model.invalidate(path)
             if named:

@@ -147,6 +147,17 @@ def test_a_tag_purge_forgets_what_bears_the_tag() -> None:
     assert cache.purge(by_tag(b"newsroom"), LATER_S) == 1
 
 
+@pytest.mark.parametrize("soft", [False, True])
+def test_what_several_purges_of_one_call_find_counts_once(soft: bool) -> None:
+    cache = make_cache()
+    must_store(cache, make_request("X-A: 1"), make_head(FRESH, "Vary: X-A", "Cache-Tag: a, b"))
+    must_store(cache, make_request("X-A: 2"), make_head(FRESH, "Vary: X-A", "Cache-Tag: b"))
+    purges = [by_tag(b"a", soft=soft), by_tag(b"b", soft=soft), by_url(soft=soft)]
+    assert cache.purge(purges, LATER_S) == 2
+    assert cache.stats().purged == 2
+    assert cache.stats().stored == (2 if soft else 0)
+
+
 def test_a_response_that_was_replaced_by_one_without_the_tag_no_longer_bears_it() -> None:
     cache = make_cache()
     must_store(cache, make_request(), make_head(FRESH, "Cache-Tag: old"))

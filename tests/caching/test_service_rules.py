@@ -8,6 +8,7 @@ import pytest
 
 from minato.caching import Cache, CacheRequest, NotStored, Outcome, StoredResponse
 from minato.caching.rules import CacheRules
+from minato.caching.store import MAX_VARIANTS
 from minato.config.model import CacheConfig, ServiceCacheConfig
 from tests.caching.helpers import NOW_S, begin, date_after, fields_of, make_head, make_request, must_store, store
 
@@ -53,7 +54,7 @@ NEGATIVE = ServiceCacheConfig(ttl_s=50.0, negative_ttl_s=((404, 404, 10.0), (410
         (500, ["Cache-Control: public", "Set-Cookie: a=1"], 1.0),
         (500, ["Cache-Control: must-revalidate"], 1.0),
         (200, [], 50.0),
-        (405, [], 50.0),
+        (301, [], 50.0),
         (501, [], 1.0),
     ],
 )
@@ -127,7 +128,7 @@ def test_a_bypassed_request_that_takes_nothing_but_the_cache_gets_a_504() -> Non
 def test_a_bypassed_unsafe_request_invalidates() -> None:
     cache = make_cache(ServiceCacheConfig())
     must_store(cache, make_request(), make_head(FRESH))
-    cache.invalidate(replace(make_request(method=b"POST"), is_bypassed=True), 200, [])
+    cache.invalidate(replace(make_request(method=b"POST"), is_bypassed=True), 200, [], NOW_S)
     assert outcome(cache, make_request()) is Outcome.MISS
 
 
@@ -169,7 +170,7 @@ def test_an_unsafe_request_invalidates_the_url_whatever_else_is_in_the_keys(targ
     for currency in ("EUR", "USD", ""):
         must_store(cache, paying(currency), make_head(FRESH))
     must_store(cache, paying("EUR", target=b"/other"), make_head(FRESH))
-    cache.invalidate(paying("GBP", method=b"POST", target=target), 204, [])
+    cache.invalidate(paying("GBP", method=b"POST", target=target), 204, [], NOW_S)
     assert [outcome(cache, paying(currency)) for currency in ("EUR", "USD", "")] == [Outcome.MISS] * 3
     assert outcome(cache, paying("EUR", target=b"/other")) is Outcome.HIT
 
@@ -178,7 +179,7 @@ def test_an_unsafe_request_ends_what_is_being_stored_of_the_url_whatever_else_is
     cache = make_cache(BY_CURRENCY)
     writers = [begin(cache, paying(currency), make_head(FRESH)) for currency in ("EUR", "USD")]
     other = begin(cache, paying("EUR", target=b"/other"), make_head(FRESH))
-    cache.invalidate(paying("EUR", method=b"DELETE"), 200, [])
+    cache.invalidate(paying("EUR", method=b"DELETE"), 200, [], NOW_S)
     assert not any(isinstance(writer, NotStored) for writer in [*writers, other])
     results = [writer.commit(NOW_S) for writer in [*writers, other] if not isinstance(writer, NotStored)]
     assert results[:2] == [NotStored.INVALIDATED] * 2
@@ -204,3 +205,17 @@ def test_tens_of_thousands_of_values_of_a_key_cookie_stay_within_the_bounds() ->
         store(cache, paying(f"{number}" + "x" * (number % 200)), make_head(FRESH))
     assert cache.stats().used_bytes <= 100_000
     assert len(cache._store._extended) == cache.stats().stored <= 100
+
+
+def test_a_flood_of_key_cookies_on_one_url_drives_out_its_own_and_nothing_else() -> None:
+    config = CacheConfig(enabled=True, capacity=100)
+    cache = Cache(config, {0: CacheRules(config, BY_CURRENCY)})
+    others = [must_store(cache, paying("EUR", target=b"/%d" % number), make_head(FRESH)) for number in range(30)]
+    used = must_store(cache, paying("EUR"), make_head(FRESH))
+    for number in range(300):
+        cache.touch(used)
+        request = paying(str(number))
+        must_store(cache, replace(request, fields=[*request.fields, (b"x-a", b"1")]), make_head(FRESH, "Vary: X-A"))
+    assert used.is_live
+    assert all(other.is_live for other in others)
+    assert cache.stats().stored == len(others) + MAX_VARIANTS

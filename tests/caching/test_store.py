@@ -237,7 +237,7 @@ class StoreMachine(RuleBasedStateMachine):
 
     @rule(number=st.integers(0, 7))
     def invalidate(self, number: int) -> None:
-        self.cache.invalidate(make_request(method=b"POST", target=b"/%d" % number), 204, [])
+        self.cache.invalidate(make_request(method=b"POST", target=b"/%d" % number), 204, [], self.now_s)
 
     @rule(kind=st.sampled_from(list(PurgeKind)), number=st.integers(0, 7), soft=st.booleans())
     def purge(self, kind: PurgeKind, number: int, soft: bool) -> None:

@@ -156,7 +156,7 @@ def test_nothing_is_left_of_what_was_evicted_or_purged(kind: CacheKind) -> None:
         for number in range(3_000):
             target, request_fields, _, _ = SHAPES[number % len(SHAPES)](number)
             host = b"%d.example" % (number % 7)
-            cache.invalidate(CacheRequest(b"PUT", b"http", host, target, request_fields, False, 0), 204, [])
+            cache.invalidate(CacheRequest(b"PUT", b"http", host, target, request_fields, False, 0), 204, [], NOW_S)
 
     real_bytes = take_memory(fill_and_purge)
     stats = cache.stats()

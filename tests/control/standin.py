@@ -90,11 +90,12 @@ class StandInServer:
         for sock in self._connections:
             sock.close()
 
-    def purge(self, request: PurgeRequest) -> int:
+    def purge(self, requests: Sequence[PurgeRequest]) -> int:
         """It stores nothing, but says what it was asked."""
-        log = f"standin: purge {request.kind.value} {request.value.decode()}{' soft' if request.soft else ''}\n"
-        os.write(2, log.encode())
-        return 1
+        for request in requests:
+            log = f"standin: purge {request.kind.value} {request.value.decode()}{' soft' if request.soft else ''}\n"
+            os.write(2, log.encode())
+        return len(requests)
 
     def reopen_logs(self) -> None:
         os.write(2, b"standin: reopened logs\n")

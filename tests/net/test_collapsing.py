@@ -39,8 +39,8 @@ def test_a_crowd_costs_one_request_and_all_get_the_answer(gate: Gate, crowd: Cro
     responses = [client.receive() for client in clients]
     assert [response.body for response in responses] == [b"hello"] * CLIENTS
     assert [cache_status(response) for response in responses] == [
-        b"minato; fwd=uri-miss; stored",
-        *[b"minato; fwd=uri-miss; collapsed"] * (CLIENTS - 1),
+        b"minato; fwd=uri-miss; stored; ttl=60",
+        *[b"minato; fwd=uri-miss; collapsed; ttl=60"] * (CLIENTS - 1),
     ]
     assert gate.is_quiet()
     clients[3].send(request_bytes())
@@ -254,7 +254,7 @@ def test_a_stale_answer_is_validated_once_behind_it(gate: Gate, crowd: Crowd, he
     settle(here)
     client.send(request_bytes())
     response = client.receive()
-    assert (response.body, cache_status(response)) == (b"old", b"minato; hit")
+    assert (response.body, cache_status(response)) == (b"old", b"minato; hit; ttl=60")
     assert gate.is_quiet()
     assert here.counted(Counter.CACHE_VALIDATIONS) == 1
 

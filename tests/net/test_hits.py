@@ -58,6 +58,7 @@ REQUESTS = {
 @pytest.mark.parametrize("request_name", REQUESTS)
 @pytest.mark.parametrize("stored_name", STORED)
 @pytest.mark.parametrize("passed_s", [0.0, 3.0])
+@pytest.mark.parametrize("show_key", [False, True])
 def test_every_lane_says_the_same_byte_for_byte(
     origin: OriginMaker,
     proxy: ProxyMaker,
@@ -66,9 +67,10 @@ def test_every_lane_says_the_same_byte_for_byte(
     stored_name: str,
     request_name: str,
     passed_s: float,
+    show_key: bool,
 ) -> None:
     there = origin(respond_always(STORED[stored_name]))
-    with proxy(there, cache=CACHE).client() as client:
+    with proxy(there, cache=replace(CACHE, show_key=show_key)).client() as client:
         ask(client, request_bytes(fields=[(b"Accept-Encoding", b"gzip")]))
         ask(client, GET)
         wall.wall_s += passed_s
@@ -81,7 +83,8 @@ def test_every_lane_says_the_same_byte_for_byte(
         if stored_name != "vary":
             assert len(there.requests) == 1
             assert set(answers) == {general}
-            assert b"minato; hit" in general[0]
+            assert b"minato; hit; ttl=" in general[0]
+            assert (b'; key="http://test.local/"\r\n' in general[0]) == show_key
         elif wire.startswith(b"GET"):
             assert set(answers[1:]) == {general}
     if stored_name != "large" and (stored_name != "vary" or wire.startswith(b"GET")):

@@ -205,3 +205,18 @@ def test_a_service_with_lifetimes_alone_is_as_plain_as_one_without_rules(
     with ruled(origin(tell_all), ttl_s=5.0, negative_ttl_s=((404, 404, 1.0),)).client() as client:
         assert hits_of(client, lanes) == plain
     assert plain[-1] == HOT
+
+
+@pytest.mark.parametrize("express", [True, False])
+def test_a_name_that_a_server_may_take_for_a_key_header_passes_the_cache_by(
+    origin: OriginMaker, ruled: MakeRuled, express: bool
+) -> None:
+    there = origin(tell_all)
+    with ruled(there, express=express, key_headers=("x-device", "x-host")).client() as client:
+        for _ in range(3):
+            ask(client, get(X_Device=b"phone"))
+            assert b"fwd=bypass" in ask(client, request_bytes(fields=[(b"X_Device", b"evil")]))[0]
+        assert b"minato; hit" in ask(client, get(X_Device=b"phone"))[0]
+        ask(client, get(X_Host=b"a"))
+        assert b"minato; hit" in ask(client, get(X_Host=b"a"))[0], "what is in the key need not be kept from it"
+        assert b"minato; hit" not in ask(client, get(X_Host=b"b"))[0]

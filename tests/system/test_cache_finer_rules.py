@@ -95,7 +95,7 @@ def test_the_whole_is_made_of_a_part_and_what_is_missing(proxy: Minato, app: App
     assert (response.status, response.body) == (200, BODY)
     assert response.get(b"content-length") == b"10"
     assert response.get(b"content-range") is None
-    assert response.get(b"cache-status") == b"minato; fwd=partial; fwd-status=206; stored"
+    assert response.get(b"cache-status") == b"minato; fwd=partial; fwd-status=206; stored; ttl=60"
     assert route.asked == [(b"bytes=0-5", None), (b"bytes=6-", b'"v1"')]
     response = fetch(proxy.port, path)
     assert (response.body, outcome(response)) == (BODY, "hit")
@@ -340,7 +340,9 @@ def test_a_post_ends_what_its_answer_names(proxy: Minato, app: App, path: bytes)
 
 def test_a_post_can_store_what_get_is_answered_with(proxy: Minato, app: App, path: bytes) -> None:
     app.routes[path] = response_bytes(b"posted", fields=[FRESH, (b"Content-Location", path)])
-    assert fetch(proxy.port, path, method=b"POST", body=b"x").get(b"cache-status") == b"minato; fwd=method; stored"
+    assert (
+        fetch(proxy.port, path, method=b"POST", body=b"x").get(b"cache-status") == b"minato; fwd=method; stored; ttl=60"
+    )
     response = fetch(proxy.port, path)
     assert (response.body, outcome(response)) == (b"posted", "hit")
 
