@@ -108,7 +108,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Caps; 0 means none for ``body_bytes``, ``upstream_connections`` and ``connections_per_client``."""
+    """Caps; 0 means none for ``body_bytes`` and all from ``upstream_connections`` on."""
 
     header_bytes: int = 32_768
     header_fields: int = 100
@@ -117,6 +117,8 @@ class Limits:
     connections: int = 10_000
     upstream_connections: int = 0
     connections_per_client: int = 0
+    upload_bytes_per_s: int = 240
+    download_bytes_per_s: int = 240
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,6 +119,8 @@ _LIMITS = Section(
         "header_fields": Key("header_fields", whole_number(1, 100_000)),
         "target_bytes": Key("target_bytes", whole_number(1, 16_384 * _KIB)),
         "body_bytes": Key("body_bytes", whole_number(0, _MAX_BODY_BYTES)),
+        "upload_rate": Key("upload_bytes_per_s", whole_number(0, _GIB)),
+        "download_rate": Key("download_bytes_per_s", whole_number(0, _GIB)),
         "connections": Key("connections", whole_number(1, 10_000_000)),
         "upstream_connections": Key("upstream_connections", whole_number(0, 10_000_000)),
         "connections_per_client": Key("connections_per_client", whole_number(0, 10_000_000)),

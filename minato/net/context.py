@@ -53,6 +53,7 @@ class WorkerContext:
         health: the board's, per upstream column.
         body_cap: limits.body_bytes.
         timeouts: the config's.
+        min_bytes_per_s: limits.download_rate.
         max_buffered_bytes: of requests that wait behind the present one, per connection.
         cache: the response cache; None when it is off for every service.
         cache_rules: by service index; None for the plain ones, whose requests and keys are what they are.
@@ -87,6 +88,7 @@ class WorkerContext:
         self.health = board.health
         self.body_cap = config.limits.body_bytes
         self.timeouts = config.timeouts
+        self.min_bytes_per_s = config.limits.download_bytes_per_s
         self.max_buffered_bytes = max(_MAX_BUFFERED_BYTES, config.limits.header_bytes + 1)
         rules = {index: CacheRules(config.cache, service.cache) for index, service in enumerate(config.services)}
         self.cache = Cache(config.cache, rules) if any(rule.enabled for rule in rules.values()) else None

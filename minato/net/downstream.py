@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from minato.decide.pace import Pace
 from minato.decide.route import RouteTable
 from minato.errors import RequestError
 from minato.net.context import WorkerContext
@@ -97,7 +98,7 @@ class Downstream(Ending):
         self._sent_at_end = 0  # sent bytes when the client's FIN came
         self._on_closed = on_closed
         self._timer = context.loop.timer(self._on_deadline)
-        self.stream = Stream(context.loop, sock, self, self._timeouts.write_s)
+        self.stream = Stream(context.loop, sock, self, self._timeouts.write_s, min_bytes_per_s=context.min_bytes_per_s)
         self.write = self.stream.write
         self.stream.start()
         # The first head is due from the accept on, so that silent connections do not pile up.
@@ -192,6 +193,7 @@ class Downstream(Ending):
         """
         stream, early = upstream.start_tunnel()
         self.state = TUNNEL
+        self.stream.allow_any_pace()
         self._timer.cancel()
         self._tunnel = Tunnel(self.stream, stream, self._on_tunnel_closed)
         return self._tunnel, early, self._codec.take_rest()
@@ -297,6 +299,8 @@ class Downstream(Ending):
             return False
         if not exchange.wants_body:
             self._timer.cancel()  # it is not the client that is slow
+            if exchange.pace is not None:
+                exchange.pace.rest(self._context.loop.now_s)
             return False
         event = self._codec.next_event()
         if event is Signal.NEED_DATA:
@@ -318,9 +322,18 @@ class Downstream(Ending):
         if self.half_closed:
             self._give_up_request(exchange)
             return
-        self._timer.set(self._timeouts.client_body_s)
+        self._timer.set(self._longest_pause_s(exchange))
         if self._splice is None and self._codec.passable_bytes >= MIN_SPLICE_BYTES:
             self._splice = exchange.splice_request(self.stream)
+
+    def _longest_pause_s(self, exchange: Exchange) -> float:
+        """Return for how long the client may send nothing more of the body; less for one that is slow altogether."""
+        now_s, pause_s = self._context.loop.now_s, self._timeouts.client_body_s
+        pace = exchange.pace
+        if pace is None:
+            pace = exchange.pace = Pace(pause_s, self._context.config.limits.upload_bytes_per_s, exchange.body_bytes_up)
+        pace.wait(now_s, exchange.body_bytes_up)
+        return min(pause_s, max(pace.left_s, 0.0))
 
     def _forward_spliced(self, splice: Splice) -> None:
         """Move what is there past the codec."""
