@@ -207,6 +207,7 @@ class WorkerContext:
             # One that began with a client's address cannot serve another client.
             UpstreamConnection.close if upstream.proxy_protocol else self._keep_idle,
             self._forget_idle,
+            self.make_room,
         )
 
     def report_refused(self, upstream: UpstreamRuntime) -> None:
@@ -223,6 +224,13 @@ class WorkerContext:
         """Close every pooled connection."""
         for connection in self.pool.take_all():
             connection.close()
+
+    def make_room(self) -> bool:
+        """Descriptors have run out: close what can be spared; tell whether there was anything."""
+        spare = self.pool.take_all()
+        for connection in spare:
+            connection.close()
+        return bool(spare)
 
     def _keep_idle(self, connection: UpstreamConnection) -> None:
         origin = connection.upstream.origin

@@ -18,6 +18,7 @@ from minato.net.loop import EXCLUSIVE, READ, Loop
 from minato.net.record import record_refused_head
 from minato.net.resolve import ResolvedAddress
 from minato.net.runtime import build_routes, build_services
+from minato.net.scarce import OUT_OF_DESCRIPTORS
 from minato.protocol.message import Framing
 from minato.protocol.proxy_protocol import Endpoints, ProxyHeader
 from minato.protocol.render import reason_phrase, render_response
@@ -30,7 +31,22 @@ _ACCEPTS_PER_EVENT: Final = 64
 _ACCEPTS_IN_SWEEP: Final = 65_536
 _ACCEPT_PAUSE_S: Final = 0.1
 _TELL_EVERY_S: Final = 10.0
-_OUT_OF_RESOURCES: Final = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+_MAX_FAILURES: Final = 1024  # in a row; the queue may be full of connections that broke
+# What accept(2) says of a connection that broke while it waited; another one may be fine.
+_GONE: Final = frozenset(
+    [
+        errno.ECONNABORTED,
+        errno.ECONNRESET,
+        errno.EPROTO,
+        errno.ENETDOWN,
+        errno.ENOPROTOOPT,
+        errno.EHOSTDOWN,
+        errno.ENONET,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.ETIMEDOUT,
+    ]
+)
 _MAPPED_IPV4: Final = "::ffff:"
 _SERVICE_UNAVAILABLE: Final = 503
 
@@ -183,16 +199,18 @@ class Server:
         # What socket.accept does, less the wrapping of the socket's numbers in enums: 2 us of 10.
         accept, family = listener.sock._accept, int(listener.sock.family)  # type: ignore[attr-defined]
         begin = self._await_introduction if listener.address in self._introduced else self._serve
+        failures = 0
         for _ in range(most):
             try:
                 fd, peer = accept()
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _OUT_OF_RESOURCES:
-                    self._pause_accepting(error)
-                    return
-                continue  # the client gave up while it was waiting (ECONNABORTED and the like)
+                if error.errno in _GONE and failures < _MAX_FAILURES:
+                    failures += 1
+                    continue
+                self._pause_accepting(error)
+                return
             sock = socket.SocketType(family, socket.SOCK_STREAM, 0, fd)
             sock.setblocking(False)
             begin(sock, peer[0].removeprefix(_MAPPED_IPV4), listener)
@@ -209,7 +227,14 @@ class Server:
             self._tell("limits.connections_per_client: %s has as many as it may; further ones get a 503", peer)
             self._turn_away(sock, peer)
             return
-        client = Downstream(self._context, sock, peer, self._routes[listener.address], self._forget_client)
+        try:
+            client = Downstream(self._context, sock, peer, self._routes[listener.address], self._forget_client)
+        except OSError as error:  # the kernel watches no further socket (ENOMEM, ENOSPC)
+            sock.close()
+            if self._caps_clients and not self._context.is_trusted(peer):
+                self._context.per_client.leave(peer)
+            self._pause_accepting(error)
+            return
         client.told = told
         self._clients.add(client)
         self._row.connection_begun()
@@ -272,8 +297,10 @@ class Server:
         sock.close()
 
     def _pause_accepting(self, error: OSError) -> None:
-        """Out of descriptors: accept nothing for a moment, instead of being woken for the same connection for ever."""
-        log.error("cannot accept connections: %s", error.strerror)
+        """Accept nothing for a moment, instead of being woken for the same connection for ever."""
+        self._tell("cannot accept connections: %s", error.strerror)
+        if error.errno in OUT_OF_DESCRIPTORS:
+            self._context.make_room()
         for fd in self._accepting:
             self._loop.remove(fd)
         self._resume.set(_ACCEPT_PAUSE_S)
