@@ -119,6 +119,9 @@ class Limits:
     connections_per_client: int = 0
     upload_bytes_per_s: int = 240
     download_bytes_per_s: int = 240
+    connection_requests: int = 0
+    partial_heads_bytes: int = 33_554_432
+    accept_wait_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)

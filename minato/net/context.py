@@ -20,6 +20,7 @@ from minato.errors import ExchangeError, Source
 from minato.net.codecs import Codecs
 from minato.net.hot import HotAnswers
 from minato.net.loop import Loop
+from minato.net.partial_heads import PartialHeads, Sheddable
 from minato.net.runtime import ServiceRuntime, UpstreamRuntime
 from minato.net.splice import PipePool
 from minato.net.upstream import UpstreamConnection
@@ -54,6 +55,8 @@ class WorkerContext:
         body_cap: limits.body_bytes.
         timeouts: the config's.
         min_bytes_per_s: limits.download_rate.
+        last_request: the number of the request after which a connection is closed; 0: it is not.
+        partial_heads: of clients, to bound the memory that they take together.
         max_buffered_bytes: of requests that wait behind the present one, per connection.
         cache: the response cache; None when it is off for every service.
         cache_rules: by service index; None for the plain ones, whose requests and keys are what they are.
@@ -89,6 +92,8 @@ class WorkerContext:
         self.body_cap = config.limits.body_bytes
         self.timeouts = config.timeouts
         self.min_bytes_per_s = config.limits.download_bytes_per_s
+        self.last_request = config.limits.connection_requests
+        self.partial_heads: PartialHeads[Sheddable] = PartialHeads(config.limits.partial_heads_bytes)
         self.max_buffered_bytes = max(_MAX_BUFFERED_BYTES, config.limits.header_bytes + 1)
         rules = {index: CacheRules(config.cache, service.cache) for index, service in enumerate(config.services)}
         self.cache = Cache(config.cache, rules) if any(rule.enabled for rule in rules.values()) else None

@@ -33,6 +33,7 @@ from minato.protocol.proxy_protocol import Endpoints
 from minato.protocol.render import Persistence, reason_phrase, render_response
 
 _CLOSE: Final = Persistence.CLOSE
+_SERVICE_UNAVAILABLE: Final = 503
 
 
 class Downstream(Ending):
@@ -167,7 +168,8 @@ class Downstream(Ending):
             self._leave()
         if persistence is _CLOSE or self._request_open:
             # One that wants to go on may be sending its next request just now (RFC 9112, 9.6).
-            self._is_own_wish = exchange is not None and exchange.head.keep_alive
+            is_last = self._requests == self._context.last_request
+            self._is_own_wish = is_last or (exchange is not None and exchange.head.keep_alive)
             if self._is_own_wish or self._request_open or self._is_fed or self.stream.pending_bytes:
                 self._begin_closing()
             else:
@@ -210,6 +212,8 @@ class Downstream(Ending):
         if self._tunnel is not None and self.state is TUNNEL:
             self._tunnel.close()
             return
+        if self.state is READING_HEAD:
+            self._context.partial_heads.drop(self)
         self.state = CLOSED
         self._timer.close()
         self._leave()
@@ -364,14 +368,24 @@ class Downstream(Ending):
         self._is_fed = bool(self._codec.buffered_bytes)
         if self.half_closed:
             self._begin_closing()
-        elif self._codec.buffered_bytes and self.state is WAITING:
-            if self._requests:
-                self._timer.set(self._timeouts.client_header_s)
-            self.state = READING_HEAD
+        elif self._is_fed:
+            if self.state is WAITING:
+                if self._requests:
+                    self._timer.set(self._timeouts.client_header_s)
+                self.state = READING_HEAD
+            self._context.partial_heads.hold(self, self._codec.buffered_bytes)
+
+    def shed(self) -> None:
+        """Too much memory is held by heads that do not end, and this is the oldest of them."""
+        self._answer_refused(503, "too many unfinished heads")
 
     def _begin_exchange(self, head: RequestHead) -> None:
         self._timer.cancel()
+        if self.state is READING_HEAD:
+            self._context.partial_heads.drop(self)
         self._requests += 1
+        if self._requests == self._context.last_request:
+            head = replace(head, keep_alive=False, memo=None)
         self._request_open = True
         if self._vouches:
             self._identify(head)
@@ -390,6 +404,8 @@ class Downstream(Ending):
         """A whole request came in one piece, and nothing behind it: answer it from the cache, or begin its exchange."""
         self._requests += 1
         context = self._context
+        if self._requests == context.last_request:
+            head = replace(head, keep_alive=False, memo=None)
         if self._vouches:
             self._identify(head)
         if context.cache is not None and answer_hit(context, self, head):
@@ -425,6 +441,8 @@ class Downstream(Ending):
         context = self._context
         public = _PUBLIC_REASONS.get(status, "malformed request").encode("ascii") + b"\n"
         fields: Fields = [(b"content-type", b"text/plain"), (b"date", context.date)]
+        if status == _SERVICE_UNAVAILABLE:
+            fields.append((b"retry-after", b"1"))
         self.write(
             render_response(status, reason_phrase(status), fields, Framing.LENGTH, len(public), b"close") + public
         )
@@ -466,5 +484,6 @@ _PUBLIC_REASONS: Final = {
     417: "unknown expectation",
     431: "the request's fields are too large",
     501: "not implemented",
+    503: "overloaded",
     505: "HTTP version not supported",
 }

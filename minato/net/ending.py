@@ -97,6 +97,10 @@ class Ending:
         """The present exchange is over: it counts no more."""
         raise NotImplementedError
 
+    def shed(self) -> None:
+        """Give up a head that does not end."""
+        raise NotImplementedError
+
     def _advance(self) -> None:
         """Pull events until there is nothing more to do now."""
         raise NotImplementedError
@@ -135,6 +139,8 @@ class Ending:
         self._begin_closing()
 
     def _begin_closing(self) -> None:
+        if self.state is READING_HEAD:
+            self._context.partial_heads.drop(self)
         self.state = CLOSING
         self._timer.cancel()
         self.stream.tells_flushed = True

@@ -10,6 +10,7 @@ from typing import Final
 
 from minato.caching.purge import PurgeRequest
 from minato.config.model import Config
+from minato.net.accept_wait import AcceptWait
 from minato.net.bound import BoundListener
 from minato.net.context import WorkerContext
 from minato.net.downstream import Downstream
@@ -98,6 +99,7 @@ class Server:
         self._caps_clients = self._context.per_client.is_set
         self._own = list(own)
         self._orphans = list(orphans)
+        self._accept_wait = AcceptWait(config.limits.accept_wait_s)
         self._told_s: dict[str, float] = {}  # when, by what was told
         self._accepting: dict[int, BoundListener] = {}
         self._clients: set[Downstream | Introduction] = set()
@@ -211,9 +213,16 @@ class Server:
                     continue
                 self._pause_accepting(error)
                 return
+            failures = 0
             sock = socket.SocketType(family, socket.SOCK_STREAM, 0, fd)
             sock.setblocking(False)
-            begin(sock, peer[0].removeprefix(_MAPPED_IPV4), listener)
+            peer_address = peer[0].removeprefix(_MAPPED_IPV4)
+            self._accept_wait.look(sock, self._loop.now_s)
+            if self._accept_wait.is_too_long:
+                self._tell("limits.accept_wait: connections wait too long to be accepted; further clients get a 503")
+                self._turn_away(sock, peer_address, "overloaded")
+                continue
+            begin(sock, peer_address, listener)
 
     def _serve(
         self, sock: socket.SocketType, peer: str, listener: BoundListener, told: Endpoints | None = None
@@ -282,10 +291,10 @@ class Server:
             self._told_s[message] = now_s
             log.warning(message, *values)
 
-    def _turn_away(self, sock: socket.SocketType, peer: str) -> None:
-        """Answer a connection over a limit with a 503, as far as that goes without waiting."""
-        record_refused_head(self._context, peer, _SERVICE_UNAVAILABLE, 0, "too many connections")
-        body = b"too many connections\n"
+    def _turn_away(self, sock: socket.SocketType, peer: str, public: str = "too many connections") -> None:
+        """Answer a connection that is too much with a 503, as far as that goes without waiting."""
+        record_refused_head(self._context, peer, _SERVICE_UNAVAILABLE, 0, public)
+        body = public.encode("ascii") + b"\n"
         fields = [(b"content-type", b"text/plain"), (b"retry-after", b"1"), (b"date", self._context.date)]
         phrase = reason_phrase(_SERVICE_UNAVAILABLE)
         try:
