@@ -32,6 +32,9 @@ _ACCEPTS_PER_EVENT: Final = 64
 _ACCEPTS_IN_SWEEP: Final = 65_536
 _ACCEPT_PAUSE_S: Final = 0.1
 _TELL_EVERY_S: Final = 10.0
+# What the kernel takes for a client beyond what may be on its way. Without it it takes megabytes for each client that
+# hardly reads, and to fill those of a thousand makes all others wait.
+_MAX_UNSENT_BYTES: Final = 262_144
 _MAX_FAILURES: Final = 1024  # in a row; the queue may be full of connections that broke
 # What accept(2) says of a connection that broke while it waited; another one may be fine.
 _GONE: Final = frozenset(
@@ -185,6 +188,7 @@ class Server:
     def _listen(self, listener: BoundListener, events: int) -> None:
         # What is accepted inherits it: no call for each connection.
         listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _MAX_UNSENT_BYTES)
         self._accepting[listener.sock.fileno()] = listener
         if not self._resume.is_set:
             self._watch(listener, events)

@@ -144,6 +144,11 @@ class Stream:
         state = "closed" if self.closed else f"{self.pending_bytes} bytes pending"
         return f"<{type(self).__name__} {state}, {'reading' if self.is_reading else 'paused'}>"
 
+    @property
+    def turn_s(self) -> float:
+        """When the present turn of its loop began: the loop's clock."""
+        return self._loop.now_s
+
     def start(self) -> None:
         """Begin to watch the socket; to be called once."""
         fd = self.sock.fileno()
@@ -165,7 +170,8 @@ class Stream:
     def recv(self) -> bytes | None:
         """Return what is there, ``b""`` at the end, None if there is nothing yet.
 
-        What fills RECV_BYTES makes the next call ask for more, up to MAX_RECV_BYTES, until one finds less.
+        What fills RECV_BYTES makes the next call ask for more, up to MAX_RECV_BYTES, until one finds less; but not
+        while many wait for their turn.
 
         Raises:
             OSError: the connection broke.
@@ -177,7 +183,7 @@ class Stream:
             return None
         if len(data) == size:
             self._may_hold_more = True
-            self._recv_bytes = min(2 * size, MAX_RECV_BYTES)
+            self._recv_bytes = RECV_BYTES if self._loop.is_crowded else min(2 * size, MAX_RECV_BYTES)
         elif self._may_hold_more:
             self._may_hold_more = False
             self._recv_bytes = RECV_BYTES
