@@ -600,7 +600,7 @@ def test_an_upload_goes_on_into_nothing_when_the_upstream_broke_behind_part_of_i
         with pytest.raises(Truncated):
             for piece in client.pieces(client.receive_head()):
                 size += len(piece)
-        assert size > 1_000_000
+        assert size > 400_000  # what the kernel takes for a client that does not read
 
 
 def test_a_client_that_still_sends_hears_of_a_response_that_is_cut(
