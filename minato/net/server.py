@@ -34,7 +34,7 @@ _ACCEPT_PAUSE_S: Final = 0.1
 _TELL_EVERY_S: Final = 10.0
 # What the kernel takes for a client beyond what may be on its way. Without it it takes megabytes for each client that
 # hardly reads, and to fill those of a thousand makes all others wait.
-_MAX_UNSENT_BYTES: Final = 262_144
+_MAX_UNSENT_BYTES: Final = 131_072
 _MAX_FAILURES: Final = 1024  # in a row; the queue may be full of connections that broke
 # What accept(2) says of a connection that broke while it waited; another one may be fine.
 _GONE: Final = frozenset(

@@ -70,4 +70,4 @@ def test_the_kernel_takes_little_for_a_client_beyond_what_is_on_its_way(origin: 
         assert client.receive().status == 200
         (downstream,) = here.call(lambda: list(here.server._clients))
         sock = downstream.stream.sock
-        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 262_144
+        assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == 131_072

@@ -232,8 +232,8 @@ def test_a_slow_client_gets_what_had_come_before_the_cut(
             for piece in client.pieces(head):
                 size += len(piece)
     # A reset takes with it what the sender's kernel had not sent yet.
-    assert size == sent[0] if cut is OriginConnection.close else 1_000_000 < size <= sent[0]
-    assert spliced.total_bytes > 1_000_000
+    assert size == sent[0] if cut is OriginConnection.close else 400_000 < size <= sent[0]
+    assert spliced.total_bytes > 400_000
 
 
 def test_an_origin_is_slowed_by_a_client_that_does_not_read_and_nothing_spins(
@@ -600,7 +600,7 @@ def test_an_upload_goes_on_into_nothing_when_the_upstream_broke_behind_part_of_i
         with pytest.raises(Truncated):
             for piece in client.pieces(client.receive_head()):
                 size += len(piece)
-        assert size > 400_000  # what the kernel takes for a client that does not read
+        assert size > 300_000  # what the kernel takes for a client that does not read
 
 
 def test_a_client_that_still_sends_hears_of_a_response_that_is_cut(
