@@ -17,7 +17,7 @@ PYTHON ?= $(or $(call first,$(on_path),$(OPTIMISED)),\
 	$(call first,$(NAMES:%=/usr/bin/%),$(NEW) import ensurepip, venv),\
 	$(on_path))
 # What the tests run: program:package.
-TOOLS := wrk:wrk nginx:nginx curl:curl wget:wget ab:apache2-utils node:nodejs
+TOOLS := wrk:wrk nginx:nginx curl:curl wget:wget ab:apache2-utils node:nodejs slowhttptest:slowhttptest
 SECONDS ?= 60
 # What the comparison wants: program:package. Without wrk and nginx there is none, of the others it leaves out what is missing.
 PEERS := wrk:wrk nginx:nginx haproxy:haproxy varnishd:varnish caddy:caddy
@@ -31,7 +31,7 @@ SUITE := tests/conformance
 SUITE_STAMP := $(SUITE)/node_modules/.package-lock.json
 
 # Suites about the wire: run once more without the express lane, so that both codecs are held to the same.
-WIRE := balancing cache cache_finer_rules cache_rules collapsing connections forwarding fuzz hostile_clients hostile_upstreams large limits logs reload retries routing streaming timeouts tls_upstreams trust upgrade
+WIRE := balancing cache cache_finer_rules cache_rules collapsing connections exhaustion forwarding fuzz hostile_clients hostile_upstreams large limits logs reload retries routing streaming timeouts tls_upstreams trust upgrade
 WIRE_SUITES := $(WIRE:%=tests/system/test_%.py)
 
 BIN := $(VENV)/bin
@@ -95,7 +95,7 @@ $(BIN)/python:
 	fi
 	$(PYTHON) -m venv --clear $(VENV)
 
-# The tests drive wrk, ab, curl, wget and Node against minato, and put it in front of nginx and Node.
+# The tests drive wrk, ab, slowhttptest, curl, wget and Node against minato, and put it in front of nginx and Node.
 tools:
 	@missing=; packages=; \
 	for tool in $(TOOLS); do \

@@ -92,5 +92,13 @@ class RequestError(ExchangeError):
 class UpstreamError(ExchangeError):
     """An upstream that failed: refused, reset, too slow, or answered what nobody can frame (source: upstream)."""
 
-    def __init__(self, status: int, public: str, *, detail: str = "", retryable: bool = True) -> None:
-        super().__init__(status, public, detail=detail, source=Source.UPSTREAM, retryable=retryable)
+    def __init__(
+        self,
+        status: int,
+        public: str,
+        *,
+        detail: str = "",
+        retryable: bool = True,
+        fields: tuple[tuple[bytes, bytes], ...] = (),
+    ) -> None:
+        super().__init__(status, public, detail=detail, source=Source.UPSTREAM, retryable=retryable, fields=fields)

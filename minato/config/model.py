@@ -112,7 +112,7 @@ class Timeouts:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Caps; 0 means none for ``body_bytes``, ``upstream_connections`` and ``connections_per_client``."""
+    """Caps; 0 means none for ``body_bytes`` and all from ``upstream_connections`` on."""
 
     header_bytes: int = 32_768
     header_fields: int = 100
@@ -121,6 +121,11 @@ class Limits:
     connections: int = 10_000
     upstream_connections: int = 0
     connections_per_client: int = 0
+    upload_bytes_per_s: int = 240
+    download_bytes_per_s: int = 240
+    connection_requests: int = 0
+    partial_heads_bytes: int = 33_554_432
+    accept_wait_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from minato.config.model import HealthConfig, Upstream
 from minato.decide.health import ProbeResult, judge_status
 from minato.net.loop import READ, WRITE, Loop
 from minato.net.resolve import ResolvedAddress
+from minato.net.scarce import OUT_OF_RESOURCES
 from minato.protocol.proxy_protocol import render_proxy_header
 
 MAX_HEAD_BYTES = 65_536
@@ -67,6 +68,7 @@ class Probe:
         "_done",
         "_events",
         "_h11",
+        "_is_ours",
         "_loop",
         "_received_bytes",
         "_sock",
@@ -75,6 +77,7 @@ class Probe:
         "_timer",
         "_unsent",
         "_untried",
+        "_was_asked",
     )
 
     def __init__(self, loop: Loop, target: ProbeTarget, done: Callable[[ProbeResult], None]) -> None:
@@ -86,6 +89,8 @@ class Probe:
         self._deadline_s = loop.now_s + target.config.tcp_timeout_s + target.config.http_timeout_s
         # The reason that is told: of the address that came furthest, of the last one among equals.
         self._best = (Step.CONNECT, "its name does not resolve")
+        self._is_ours = False  # whether no address was asked, for want of descriptors, ports or memory
+        self._was_asked = False
         self._sock: socket.socket | None = None
         self._events = 0
         self._step = Step.CONNECT
@@ -111,10 +116,19 @@ class Probe:
             try:
                 self._connect(self._untried.pop())
             except OSError as error:
+                if error.errno in OUT_OF_RESOURCES:
+                    self._is_ours = self._is_ours or not self._was_asked
+                else:
+                    self._note_asked()
                 self._note_failure(_describe(error))
             else:
                 return
-        self._finish(ProbeResult(False, self._best[1]))
+        self._finish(ProbeResult(False, self._best[1], self._is_ours))
+
+    def _note_asked(self) -> None:
+        """An address was asked: from now on what goes wrong is the upstream's failure."""
+        self._was_asked = True
+        self._is_ours = False
 
     def _connect(self, address: ResolvedAddress) -> None:
         sock = socket.socket(address.family, socket.SOCK_STREAM)
@@ -250,6 +264,7 @@ class Probe:
 
     def _fail(self, reason: str) -> None:
         """This address failed: note why, try the next."""
+        self._note_asked()
         self._note_failure(reason)
         self._disconnect()
         self._try_next_address()

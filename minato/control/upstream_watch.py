@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 from collections.abc import Callable
 
@@ -9,7 +10,10 @@ from minato.control.probe import Probe, ProbeTarget
 from minato.decide.health import Health, ProbeResult, Transition, UpstreamHealth
 from minato.net.loop import Loop
 
+log = logging.getLogger("minato.health")
+
 EXTRA_PROBE_GAP_S = 1.0
+TELL_GAP_S = 10.0
 # The second round begins up to this share of the interval early: all first rounds begin at once, later ones need not.
 JITTER = 0.1
 
@@ -51,6 +55,7 @@ class UpstreamWatch:
         self._is_overdue = False
         self._first_gap = rng.uniform(1 - JITTER, 1)
         self._extra_from_s = 0.0
+        self._tell_from_s = 0.0
 
     @property
     def state(self) -> Health:
@@ -106,7 +111,19 @@ class UpstreamWatch:
         self._probe = None
         if self._is_overdue:
             self._timer.set(0.0)
-        self._feed(result)
+        if result.is_ours:
+            self._note_not_probed(result)
+        else:
+            self._feed(result)
+
+    def _note_not_probed(self, result: ProbeResult) -> None:
+        """This machine could not ask: the state stays what it was, and the next try is soon."""
+        now_s = self._loop.now_s
+        if now_s >= self._tell_from_s:
+            self._tell_from_s = now_s + TELL_GAP_S
+            log.error("cannot probe upstream %s from here: %s", self.key, result.reason)
+        if self._timer.due_s > now_s + EXTRA_PROBE_GAP_S:
+            self._timer.set(EXTRA_PROBE_GAP_S)
 
     def _feed(self, result: ProbeResult) -> None:
         self._report(self, self._health.feed(result))

@@ -22,10 +22,12 @@ class ProbeResult:
     Attributes:
         ok: whether the upstream answered as expected.
         reason: why not, in a few words for the log; empty where ok.
+        is_ours: whether this machine is to blame; it says nothing of the upstream then, and is not fed to its health.
     """
 
     ok: bool
     reason: str = ""
+    is_ours: bool = False
 
 
 @dataclass(frozen=True, slots=True)

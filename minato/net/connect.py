@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 import errno
+import os
 import socket
 import ssl
 from collections.abc import Callable
@@ -11,17 +13,25 @@ from typing import Final
 from minato.net.loop import READ, WRITE, Loop
 from minato.net.resolve import ResolvedAddress
 from minato.net.runtime import UpstreamRuntime
+from minato.net.scarce import OUT_OF_DESCRIPTORS, OUT_OF_RESOURCES
 
 _EPHEMERAL_FROM: Final = 32_768
-# Errors that only this machine is to blame for: no more descriptors, ports or memory. They say nothing of the upstream.
-_LOCAL_ERRORS: Final = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM, errno.EADDRNOTAVAIL])
 _WORDS: Final = {errno.ECONNREFUSED: "connection refused", errno.ETIMEDOUT: "connection timed out"}
 
 OnConnected = Callable[[socket.socket], None]
 """Takes over the connected socket, which stays registered in the loop."""
 
-OnFailed = Callable[[str, bool], None]
-"""Hears why it failed, and whether the upstream is to blame: nobody accepts connections there."""
+
+class Blame(enum.Enum):
+    """Who is to blame for a connection that failed."""
+
+    NOT_ACCEPTED = "nobody accepts connections there"
+    UPSTREAM = "the upstream, though it accepts connections"
+    HERE = "this machine, which is out of descriptors, memory or ports"
+
+
+OnFailed = Callable[[str, Blame], None]
+"""Hears why it failed, and who is to blame."""
 
 
 class Connector:
@@ -40,17 +50,32 @@ class Connector:
         on_connected: OnConnected,
         on_failed: OnFailed,
         on_crash: Callable[[], None],
+        make_room: Callable[[], bool],
         preamble: bytes = b"",
     ) -> None:
+        """Make an attempt that rests until `start`.
+
+        Args:
+            loop: the worker's.
+            upstream: whose addresses are tried.
+            tls: for https.
+            on_connected: called with the socket.
+            on_failed: called when no address would do.
+            on_crash: see above.
+            make_room: closes what can be spared where descriptors run out; tells whether there was anything.
+            preamble: what goes first.
+        """
         self._loop = loop
         self._upstream = upstream
         self._tls = tls if upstream.is_tls else None
         self._on_connected = on_connected
         self._on_failed = on_failed
         self.on_crash = on_crash
+        self._make_room = make_room
         self._preamble = preamble
         self._addresses: list[ResolvedAddress] = list(upstream.addresses)
         self._sock: socket.socket | None = None
+        self._was_tried = False  # whether an address was asked and said no
         self.is_accepted = False
 
     def start(self) -> None:
@@ -58,7 +83,7 @@ class Connector:
         if self._addresses:
             self._connect_next("")
         else:
-            self._on_failed("its name does not resolve", False)
+            self._on_failed("its name does not resolve", Blame.UPSTREAM)
 
     def close(self) -> None:
         """Give up; no callback is called any more."""
@@ -70,22 +95,33 @@ class Connector:
     def _connect_next(self, previous: str) -> None:
         """Try the next address; ``previous`` says what was wrong with the one before."""
         if not self._addresses:
-            self._fail(previous, refused=True)
+            self._fail(previous, Blame.NOT_ACCEPTED if self._was_tried else Blame.HERE)
             return
         address = self._addresses.pop(0)
         try:
-            sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+            try:
+                sock = self._begin_connect(address)
+            except OSError as error:
+                if error.errno not in OUT_OF_DESCRIPTORS or not self._make_room():
+                    raise
+                sock = self._begin_connect(address)
         except OSError as error:
-            self._fail(f"cannot connect from here: {error.strerror}", refused=False)
-            return
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        code = sock.connect_ex(address.sockaddr)
-        if code not in (0, errno.EINPROGRESS):
-            sock.close()
-            self._address_failed(code)
+            self._address_failed(error.errno or 0)
             return
         self._sock = sock
-        self._loop.add(sock.fileno(), WRITE, self._on_event)
+
+    def _begin_connect(self, address: ResolvedAddress) -> socket.socket:
+        sock = socket.socket(address.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+        try:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            code = sock.connect_ex(address.sockaddr)
+            if code not in (0, errno.EINPROGRESS):
+                raise OSError(code, os.strerror(code))
+            self._loop.add(sock.fileno(), WRITE, self._on_event)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
 
     def _on_event(self, mask: int) -> None:
         sock = self._sock
@@ -117,14 +153,15 @@ class Connector:
             why = "it takes no PROXY header"
         except OSError as error:
             why = describe_error(error)
-        self._fail(why, refused=False)
+        self._fail(why, Blame.UPSTREAM)
         return False
 
     def _address_failed(self, code: int) -> None:
         words = _WORDS.get(code, errno.errorcode.get(code, str(code)))
-        if code in _LOCAL_ERRORS:
-            self._fail(f"cannot connect from here: {words}", refused=False)
+        if code in OUT_OF_RESOURCES:
+            self._connect_next(f"cannot connect from here: {words}")
         else:
+            self._was_tried = True
             self._connect_next(words)
 
     def _is_connected_to_itself(self, sock: socket.socket) -> bool:
@@ -150,7 +187,7 @@ class Connector:
             # The wrapped socket took the descriptor and closed it; only the registration is left.
             self._loop.forget(fd)
             self._sock = None
-            self._fail(f"TLS: {error}", refused=False)
+            self._fail(f"TLS: {error}", Blame.UPSTREAM)
             return
         self._handshake()
 
@@ -164,7 +201,7 @@ class Connector:
         except ssl.SSLWantWriteError:
             self._loop.modify(sock.fileno(), WRITE)
         except OSError as error:
-            self._fail(f"TLS: {describe_error(error)}", refused=False)
+            self._fail(f"TLS: {describe_error(error)}", Blame.UPSTREAM)
         else:
             self._succeed(sock)
 
@@ -172,9 +209,9 @@ class Connector:
         self._sock = None
         self._on_connected(sock)
 
-    def _fail(self, why: str, *, refused: bool) -> None:
+    def _fail(self, why: str, blame: Blame) -> None:
         self.close()
-        self._on_failed(why, refused)
+        self._on_failed(why, blame)
 
 
 def describe_error(error: OSError) -> str:

@@ -22,6 +22,7 @@ from minato.errors import ExchangeError, Source
 from minato.net.codecs import Codecs
 from minato.net.hot import HotAnswers
 from minato.net.loop import Loop
+from minato.net.partial_heads import PartialHeads, Sheddable
 from minato.net.runtime import ServiceRuntime, UpstreamRuntime
 from minato.net.splice import PipePool
 from minato.net.upstream import UpstreamConnection
@@ -58,6 +59,9 @@ class WorkerContext:
         health: the board's, per upstream column.
         body_cap: limits.body_bytes.
         timeouts: the config's.
+        min_bytes_per_s: limits.download_rate.
+        last_request: the number of the request after which a connection is closed; 0: it is not.
+        partial_heads: of clients, to bound the memory that they take together.
         max_buffered_bytes: of requests that wait behind the present one, per connection.
         cache: the response cache; None when it is off for every service.
         cache_rules: by service index; None for the plain ones, whose requests and keys are what they are.
@@ -92,6 +96,9 @@ class WorkerContext:
         self.health = board.health
         self.body_cap = config.limits.body_bytes
         self.timeouts = config.timeouts
+        self.min_bytes_per_s = config.limits.download_bytes_per_s
+        self.last_request = config.limits.connection_requests
+        self.partial_heads: PartialHeads[Sheddable] = PartialHeads(config.limits.partial_heads_bytes)
         self.max_buffered_bytes = max(_MAX_BUFFERED_BYTES, config.limits.header_bytes + 1)
         rules = {index: CacheRules(config.cache, service.cache) for index, service in enumerate(config.services)}
         self.cache = Cache(config.cache, rules) if any(rule.enabled for rule in rules.values()) else None
@@ -226,6 +233,7 @@ class WorkerContext:
             # One that began with a client's address cannot serve another client.
             UpstreamConnection.close if upstream.proxy_protocol else self._keep_idle,
             self._forget_idle,
+            self.make_room,
         )
 
     def report_refused(self, upstream: UpstreamRuntime) -> None:
@@ -242,6 +250,13 @@ class WorkerContext:
         """Close every pooled connection."""
         for connection in self.pool.take_all():
             connection.close()
+
+    def make_room(self) -> bool:
+        """Descriptors have run out: close what can be spared; tell whether there was anything."""
+        spare = self.pool.take_all()
+        for connection in spare:
+            connection.close()
+        return bool(spare)
 
     def _keep_idle(self, connection: UpstreamConnection) -> None:
         origin = connection.upstream.origin

@@ -7,15 +7,16 @@ docs/architecture.md has all of it on one page ("The hot path").
 
 from __future__ import annotations
 
-import enum
 import socket
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Final
 
+from minato.decide.pace import Pace
 from minato.decide.route import RouteTable
 from minato.errors import RequestError
 from minato.net.context import WorkerContext
+from minato.net.ending import CLOSED, CLOSING, EXCHANGING, LINGERING, READING_HEAD, TUNNEL, WAITING, Ending
 from minato.net.exchange import Exchange
 from minato.net.hits import answer_hit
 from minato.net.introduction import read_endpoints
@@ -29,40 +30,13 @@ from minato.protocol.forwarded import Claims
 from minato.protocol.guard import Malformed
 from minato.protocol.message import Fields, Framing, RequestHead
 from minato.protocol.proxy_protocol import Endpoints
-from minato.protocol.render import Persistence, reason_phrase, render_interim, render_response
+from minato.protocol.render import Persistence, reason_phrase, render_response
 
-_LINGER_S: Final = 2.0
-_LEFT_GRACE_S: Final = 0.9
-_HALF_CLOSE_S: Final = 0.1
-_HTTP_1_1: Final = 11
-_PROBE: Final = render_interim(100, b"Continue", [])
-
-
-class ClientState(enum.Enum):
-    """What the connection is doing."""
-
-    WAITING = "waiting for a request"
-    READING_HEAD = "reading a head"
-    EXCHANGING = "in an exchange"
-    CLOSING = "sending what is left, then closing"
-    LINGERING = "closed for writing, discarding what still comes"
-    TUNNEL = "a tunnel"
-    CLOSED = "closed"
-
-
-# Looking a member up on its class costs more than the whole of a comparison.
-_WAITING: Final = ClientState.WAITING
-_READING_HEAD: Final = ClientState.READING_HEAD
-_EXCHANGING: Final = ClientState.EXCHANGING
-_CLOSING: Final = ClientState.CLOSING
-_LINGERING: Final = ClientState.LINGERING
-_TUNNEL: Final = ClientState.TUNNEL
-_CLOSED: Final = ClientState.CLOSED
-_NONE: Final = Framing.NONE
 _CLOSE: Final = Persistence.CLOSE
+_SERVICE_UNAVAILABLE: Final = 503
 
 
-class Downstream:
+class Downstream(Ending):
     """One client connection.
 
     Attributes:
@@ -79,32 +53,18 @@ class Downstream:
 
     __slots__ = (
         "_advancing",
-        "_codec",
-        "_context",
-        "_exchange",
         "_is_counted",
         "_is_fed",
-        "_is_own_wish",
         "_on_closed",
-        "_request_open",
         "_requests",
-        "_reset_at_end",
-        "_sent_at_end",
-        "_splice",
-        "_timeouts",
-        "_timer",
         "_tunnel",
         "_vouches",
         "address",
         "claims",
-        "half_closed",
         "peer",
         "peer_bytes",
         "routes",
-        "state",
-        "stream",
         "told",
-        "write",
     )
 
     def __init__(
@@ -122,7 +82,7 @@ class Downstream:
         self._vouches = context.trusts_some and context.is_trusted(address)  # whether it is a trusted proxy
         self._is_counted = False  # whether the present request counts for a client behind a proxy
         self.routes = routes
-        self.state = _WAITING
+        self.state = WAITING
         self.half_closed = False
         self._context = context
         self._timeouts = context.timeouts
@@ -139,7 +99,7 @@ class Downstream:
         self._sent_at_end = 0  # sent bytes when the client's FIN came
         self._on_closed = on_closed
         self._timer = context.loop.timer(self._on_deadline)
-        self.stream = Stream(context.loop, sock, self, self._timeouts.write_s)
+        self.stream = Stream(context.loop, sock, self, self._timeouts.write_s, min_bytes_per_s=context.min_bytes_per_s)
         self.write = self.stream.write
         self.stream.start()
         # The first head is due from the accept on, so that silent connections do not pile up.
@@ -151,7 +111,7 @@ class Downstream:
     @property
     def is_idle(self) -> bool:
         """Whether it is between requests with nothing under way."""
-        return self.state is _WAITING and not self.stream.pending_bytes
+        return self.state is WAITING and not self.stream.pending_bytes
 
     # -- what the exchange asks for (net.client.Client)
 
@@ -208,13 +168,14 @@ class Downstream:
             self._leave()
         if persistence is _CLOSE or self._request_open:
             # One that wants to go on may be sending its next request just now (RFC 9112, 9.6).
-            self._is_own_wish = exchange is not None and exchange.head.keep_alive
+            is_last = self._requests == self._context.last_request
+            self._is_own_wish = is_last or (exchange is not None and exchange.head.keep_alive)
             if self._is_own_wish or self._request_open or self._is_fed or self.stream.pending_bytes:
                 self._begin_closing()
             else:
                 self.close()  # all is sent, and the client sends nothing more
             return
-        self.state = _WAITING
+        self.state = WAITING
         self._timer.set(self._timeouts.client_idle_s)
         if self._is_fed or self.half_closed:
             self.continue_request()
@@ -233,7 +194,8 @@ class Downstream:
             The tunnel, for the exchange to begin, and what has come already for the client and for the upstream.
         """
         stream, early = upstream.start_tunnel()
-        self.state = _TUNNEL
+        self.state = TUNNEL
+        self.stream.allow_any_pace()
         self._timer.cancel()
         self._tunnel = Tunnel(self.stream, stream, self._on_tunnel_closed)
         return self._tunnel, early, self._codec.take_rest()
@@ -245,12 +207,14 @@ class Downstream:
 
     def close(self) -> None:
         """Close at once, whatever is under way."""
-        if self.state is _CLOSED:
+        if self.state is CLOSED:
             return
-        if self._tunnel is not None and self.state is _TUNNEL:
+        if self._tunnel is not None and self.state is TUNNEL:
             self._tunnel.close()
             return
-        self.state = _CLOSED
+        if self.state is READING_HEAD:
+            self._context.partial_heads.drop(self)
+        self.state = CLOSED
         self._timer.close()
         self._leave()
         exchange, self._exchange = self._exchange, None
@@ -278,12 +242,12 @@ class Downstream:
             return
         if data is None:
             return
-        if data and self.state is _WAITING and not self.stream.congested:
+        if data and self.state is WAITING and not self.stream.congested:
             head = self._codec.read_whole(data)
             if head is not None:
                 self._begin_whole(head, data)
                 return
-        if self.state is _LINGERING or self.state is _CLOSING:
+        if self.state is LINGERING or self.state is CLOSING:
             if not data:
                 self._on_end_while_closing()
         elif not data:
@@ -300,7 +264,7 @@ class Downstream:
             self.continue_request()
 
     def on_flushed(self) -> None:
-        if self.state is _CLOSING:
+        if self.state is CLOSING:
             self._finish_closing()
 
     def on_write_failed(self, error: OSError) -> None:
@@ -327,7 +291,7 @@ class Downstream:
         """Do one thing; tell whether there may be another."""
         exchange = self._exchange
         if exchange is None:
-            if self.state not in (_WAITING, _READING_HEAD) or self.stream.congested:
+            if self.state not in (WAITING, READING_HEAD) or self.stream.congested:
                 return False
             event = self._codec.next_event()
             if not isinstance(event, RequestHead):
@@ -339,6 +303,8 @@ class Downstream:
             return False
         if not exchange.wants_body:
             self._timer.cancel()  # it is not the client that is slow
+            if exchange.pace is not None:
+                exchange.pace.rest(self._context.loop.now_s)
             return False
         event = self._codec.next_event()
         if event is Signal.NEED_DATA:
@@ -360,9 +326,18 @@ class Downstream:
         if self.half_closed:
             self._give_up_request(exchange)
             return
-        self._timer.set(self._timeouts.client_body_s)
+        self._timer.set(self._longest_pause_s(exchange))
         if self._splice is None and self._codec.passable_bytes >= MIN_SPLICE_BYTES:
             self._splice = exchange.splice_request(self.stream)
+
+    def _longest_pause_s(self, exchange: Exchange) -> float:
+        """Return for how long the client may send nothing more of the body; less for one that is slow altogether."""
+        now_s, pause_s = self._context.loop.now_s, self._timeouts.client_body_s
+        pace = exchange.pace
+        if pace is None:
+            pace = exchange.pace = Pace(pause_s, self._context.config.limits.upload_bytes_per_s, exchange.body_bytes_up)
+        pace.wait(now_s, exchange.body_bytes_up)
+        return min(pause_s, max(pace.left_s, 0.0))
 
     def _forward_spliced(self, splice: Splice) -> None:
         """Move what is there past the codec."""
@@ -393,24 +368,34 @@ class Downstream:
         self._is_fed = bool(self._codec.buffered_bytes)
         if self.half_closed:
             self._begin_closing()
-        elif self._codec.buffered_bytes and self.state is _WAITING:
-            if self._requests:
-                self._timer.set(self._timeouts.client_header_s)
-            self.state = _READING_HEAD
+        elif self._is_fed:
+            if self.state is WAITING:
+                if self._requests:
+                    self._timer.set(self._timeouts.client_header_s)
+                self.state = READING_HEAD
+            self._context.partial_heads.hold(self, self._codec.buffered_bytes)
+
+    def shed(self) -> None:
+        """Too much memory is held by heads that do not end, and this is the oldest of them."""
+        self._answer_refused(503, "too many unfinished heads")
 
     def _begin_exchange(self, head: RequestHead) -> None:
         self._timer.cancel()
+        if self.state is READING_HEAD:
+            self._context.partial_heads.drop(self)
         self._requests += 1
+        if self._requests == self._context.last_request:
+            head = replace(head, keep_alive=False, memo=None)
         self._request_open = True
         if self._vouches:
             self._identify(head)
         if head.framing is Framing.NONE or (head.framing is Framing.LENGTH and not head.length_bytes):
             self._request_open = self._codec.next_event() is not Signal.END
             if self._context.cache is not None and answer_hit(self._context, self, head):
-                self.state = _WAITING
+                self.state = WAITING
                 self._timer.set(self._timeouts.client_idle_s)
                 return
-        self.state = _EXCHANGING
+        self.state = EXCHANGING
         exchange = Exchange(self._context, self, head, not self._request_open)
         self._exchange = exchange
         exchange.begin()
@@ -419,13 +404,15 @@ class Downstream:
         """A whole request came in one piece, and nothing behind it: answer it from the cache, or begin its exchange."""
         self._requests += 1
         context = self._context
+        if self._requests == context.last_request:
+            head = replace(head, keep_alive=False, memo=None)
         if self._vouches:
             self._identify(head)
         if context.cache is not None and answer_hit(context, self, head):
             self._timer.set(self._timeouts.client_idle_s)
             return
         self._timer.cancel()
-        self.state = _EXCHANGING
+        self.state = EXCHANGING
         exchange = self._exchange = Exchange(context, self, head, True)
         exchange.begin(data[-head.length_bytes :] if head.length_bytes else b"")
 
@@ -435,9 +422,9 @@ class Downstream:
         self.address = self.claims.client
 
     def _update_reading(self) -> None:
-        if self.state in (_CLOSED, _TUNNEL) or self.half_closed:
+        if self.state in (CLOSED, TUNNEL) or self.half_closed:
             return
-        is_full = self._codec.buffered_bytes >= self._context.max_buffered_bytes and self.state is not _LINGERING
+        is_full = self._codec.buffered_bytes >= self._context.max_buffered_bytes and self.state is not LINGERING
         if is_full or (self._splice is not None and self._splice.sink.congested):
             self.stream.pause_reading()
         elif not self.stream.is_reading:
@@ -454,77 +441,18 @@ class Downstream:
         context = self._context
         public = _PUBLIC_REASONS.get(status, "malformed request").encode("ascii") + b"\n"
         fields: Fields = [(b"content-type", b"text/plain"), (b"date", context.date)]
+        if status == _SERVICE_UNAVAILABLE:
+            fields.append((b"retry-after", b"1"))
         self.write(
             render_response(status, reason_phrase(status), fields, Framing.LENGTH, len(public), b"close") + public
         )
         record_refused_head(context, self.peer, status, len(public), reason)
         self._begin_closing()
 
-    # -- ends
-
-    def _on_client_end(self) -> None:
-        """The client sent its FIN. It may have left, or only have closed its half and still wait for the response."""
-        self.half_closed = True
-        self.stream.pause_reading()
-        exchange = self._exchange
-        if exchange is None:
-            self._advance()  # requests that are buffered are still answered
-            is_put_off = self.stream.congested and self._codec.buffered_bytes  # on_drained goes on with it
-            if self.state in (_WAITING, _READING_HEAD) and not is_put_off:
-                self._begin_closing()
-        elif self._request_open:
-            self._advance()  # what is buffered may be the rest of it, for an upstream that is not ready yet
-        elif not exchange.response_begun and exchange.head.version >= _HTTP_1_1:
-            # A client that left answers this with a RST, and its exchange ends; one that waits skips the interim
-            # response (RFC 9110, 15.2: "A client MUST be able to parse one or more 1xx responses").
-            self.write(_PROBE)
-        elif not exchange.response_begun:
-            # There is nothing to probe an HTTP/1.0 client with. One that closes its half does so right behind the
-            # request; one that ends later, while it waits, has left.
-            if self._context.loop.now_s - exchange.began_s > _HALF_CLOSE_S:
-                self.close()
-        else:
-            # Had it left, the next bytes of the response would be answered with a RST. If none come, it counts as gone.
-            self._sent_at_end = self.stream.sent_bytes
-            self._timer.set(_LEFT_GRACE_S)
-
-    def _give_up_request(self, exchange: Exchange) -> None:
-        """The client ended in the middle of a body, so the rest will never come. What was answered still goes out."""
-        self._exchange = self._splice = None
-        self._leave()
-        exchange.on_client_left()
-        self._begin_closing()
-
-    def _begin_closing(self) -> None:
-        self.state = _CLOSING
-        self._timer.cancel()
-        self.stream.tells_flushed = True
-        if self.stream.flush():
-            self._finish_closing()
-
-    def _finish_closing(self) -> None:
-        """All is sent. Unread bytes would turn the close into a RST that destroys the response on its way: linger."""
-        if self.state is not _CLOSING:
-            return
-        may_be_unread = self._is_own_wish or self._request_open or self._codec.buffered_bytes
-        if self.half_closed or self._reset_at_end or not may_be_unread:
-            self.close()
-            return
-        self.state = _LINGERING
-        self._codec.take_rest()
-        self.stream.shutdown_write()
-        self.stream.resume_reading()
-        self._timer.set(_LINGER_S)
-
-    def _on_end_while_closing(self) -> None:
-        self.half_closed = True
-        if self.state is _LINGERING:
-            self.close()
-        else:
-            self.stream.pause_reading()
+    # -- ends (the rest in net.ending)
 
     def _on_tunnel_closed(self) -> None:
-        self.state = _CLOSED
+        self.state = CLOSED
         self._leave()
         exchange, self._exchange = self._exchange, None
         try:
@@ -534,15 +462,15 @@ class Downstream:
             self._on_closed(self)
 
     def _on_deadline(self) -> None:
-        if self.state is _WAITING and self.stream.pending_bytes:
+        if self.state is WAITING and self.stream.pending_bytes:
             self._timer.set(
                 self._timeouts.client_idle_s
             )  # it still reads; how slowly it may is for the write timeout to say
-        elif self.state is _READING_HEAD:
+        elif self.state is READING_HEAD:
             self._answer_refused(408, "the head did not come in time")
-        elif self.state is _EXCHANGING and self._request_open and self._exchange is not None:
+        elif self.state is EXCHANGING and self._request_open and self._exchange is not None:
             self._exchange.on_request_malformed(RequestError(408, _PUBLIC_REASONS[408]))
-        elif self.state is _EXCHANGING and (self.stream.pending_bytes or self.stream.sent_bytes != self._sent_at_end):
+        elif self.state is EXCHANGING and (self.stream.pending_bytes or self.stream.sent_bytes != self._sent_at_end):
             pass  # it ended its half, but it takes the response: had it left, it would have answered with a RST
         else:
             self.close()
@@ -556,5 +484,6 @@ _PUBLIC_REASONS: Final = {
     417: "unknown expectation",
     431: "the request's fields are too large",
     501: "not implemented",
+    503: "overloaded",
     505: "HTTP version not supported",
 }

@@ -83,7 +83,7 @@ class Exchange(Sharing):
             self._service = service = self._route()
             if body or not self.request_complete:
                 self._replay = [body] if body else []
-                self._body_bytes_up = len(body)
+                self.body_bytes_up = len(body)
             if self._context.cache is None or not self._answer_from_cache(service):
                 self._attempt(service)
         except ExchangeError as error:
@@ -170,7 +170,7 @@ class Exchange(Sharing):
         # Counted before the client can know of it.
         self.phase = _DONE
         self._connection = None
-        context.row.forwarded(upstream.index, head.status, self._body_bytes_up, payload_bytes)
+        context.row.forwarded(upstream.index, head.status, self.body_bytes_up, payload_bytes)
         if context.access_log is not None:
             record_access(
                 context, self.head, client.address, head.status, payload_bytes, self.began_s, upstream, "", ""
@@ -187,7 +187,7 @@ class Exchange(Sharing):
         tunnel = self._tunnel
         assert tunnel is not None
         self._body_bytes_down = tunnel.bytes_down
-        self._body_bytes_up = tunnel.bytes_up
+        self.body_bytes_up = tunnel.bytes_up
         self._release_upstream()
         self._end("")
 
@@ -382,7 +382,7 @@ class Exchange(Sharing):
         self._go(_DONE)
         if self._cache is not None:
             self._end_sharing(self._cache)
-        self._context.row.request_over(self._status, self._body_bytes_up, self._body_bytes_down)
+        self._context.row.request_over(self._status, self.body_bytes_up, self._body_bytes_down)
         if isinstance(self._client, Nobody):
             self._context.unattended.discard(self)
         elif self._context.access_log is not None:

@@ -28,6 +28,7 @@ Reader = Callable[[], object]
 
 NEVER = math.inf
 _MAX_EVENTS = 512
+_CROWD = 64
 _TICKS_PER_S = 100
 # A deadline belongs to the tick that ends with it, rounding errors aside.
 _ROUNDING = 1e-6
@@ -109,6 +110,7 @@ class Loop:
     Attributes:
         now_s: monotonic seconds, read once per turn.
         wall_s: seconds since the epoch, read once per turn (for Date, Age and logs).
+        is_crowded: whether so many wait in this turn that none should take long.
     """
 
     def __init__(self) -> None:
@@ -124,6 +126,7 @@ class Loop:
         self._first: tuple[int, int] | None = None  # the event that goes before all others of its turn
         self._removed: set[int] = set()  # since the last poll: an event of theirs is not for who has that fd now
         self._running = False
+        self.is_crowded = False
         self.now_s = time.monotonic()
         self.wall_s = time.time()
 
@@ -202,6 +205,7 @@ class Loop:
             events = self._poll(self._wait_s(max_wait_s), _MAX_EVENTS)
         except InterruptedError:
             events = []
+        self.is_crowded = len(events) > _CROWD
         now_s = self.now_s = time.monotonic()
         self.wall_s = time.time()
         handlers = self._handlers

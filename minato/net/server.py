@@ -10,6 +10,7 @@ from typing import Final
 
 from minato.caching.purge import PurgeRequest
 from minato.config.model import Config
+from minato.net.accept_wait import AcceptWait
 from minato.net.bound import BoundListener
 from minato.net.context import WorkerContext
 from minato.net.downstream import Downstream
@@ -18,6 +19,7 @@ from minato.net.loop import EXCLUSIVE, READ, Loop
 from minato.net.record import record_refused_head
 from minato.net.resolve import ResolvedAddress
 from minato.net.runtime import build_routes, build_services
+from minato.net.scarce import OUT_OF_DESCRIPTORS
 from minato.protocol.message import Framing
 from minato.protocol.proxy_protocol import Endpoints, ProxyHeader
 from minato.protocol.render import reason_phrase, render_response
@@ -30,7 +32,25 @@ _ACCEPTS_PER_EVENT: Final = 64
 _ACCEPTS_IN_SWEEP: Final = 65_536
 _ACCEPT_PAUSE_S: Final = 0.1
 _TELL_EVERY_S: Final = 10.0
-_OUT_OF_RESOURCES: Final = frozenset([errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM])
+# What the kernel takes for a client beyond what may be on its way. Without it it takes megabytes for each client that
+# hardly reads, and to fill those of a thousand makes all others wait.
+_MAX_UNSENT_BYTES: Final = 131_072
+_MAX_FAILURES: Final = 1024  # in a row; the queue may be full of connections that broke
+# What accept(2) says of a connection that broke while it waited; another one may be fine.
+_GONE: Final = frozenset(
+    [
+        errno.ECONNABORTED,
+        errno.ECONNRESET,
+        errno.EPROTO,
+        errno.ENETDOWN,
+        errno.ENOPROTOOPT,
+        errno.EHOSTDOWN,
+        errno.ENONET,
+        errno.EHOSTUNREACH,
+        errno.ENETUNREACH,
+        errno.ETIMEDOUT,
+    ]
+)
 _MAPPED_IPV4: Final = "::ffff:"
 _SERVICE_UNAVAILABLE: Final = 503
 
@@ -82,6 +102,7 @@ class Server:
         self._caps_clients = self._context.per_client.is_set
         self._own = list(own)
         self._orphans = list(orphans)
+        self._accept_wait = AcceptWait(config.limits.accept_wait_s)
         self._told_s: dict[str, float] = {}  # when, by what was told
         self._accepting: dict[int, BoundListener] = {}
         self._clients: set[Downstream | Introduction] = set()
@@ -167,6 +188,7 @@ class Server:
     def _listen(self, listener: BoundListener, events: int) -> None:
         # What is accepted inherits it: no call for each connection.
         listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        listener.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _MAX_UNSENT_BYTES)
         self._accepting[listener.sock.fileno()] = listener
         if not self._resume.is_set:
             self._watch(listener, events)
@@ -183,19 +205,28 @@ class Server:
         # What socket.accept does, less the wrapping of the socket's numbers in enums: 2 us of 10.
         accept, family = listener.sock._accept, int(listener.sock.family)  # type: ignore[attr-defined]
         begin = self._await_introduction if listener.address in self._introduced else self._serve
+        failures = 0
         for _ in range(most):
             try:
                 fd, peer = accept()
             except BlockingIOError:
                 return
             except OSError as error:
-                if error.errno in _OUT_OF_RESOURCES:
-                    self._pause_accepting(error)
-                    return
-                continue  # the client gave up while it was waiting (ECONNABORTED and the like)
+                if error.errno in _GONE and failures < _MAX_FAILURES:
+                    failures += 1
+                    continue
+                self._pause_accepting(error)
+                return
+            failures = 0
             sock = socket.SocketType(family, socket.SOCK_STREAM, 0, fd)
             sock.setblocking(False)
-            begin(sock, peer[0].removeprefix(_MAPPED_IPV4), listener)
+            peer_address = peer[0].removeprefix(_MAPPED_IPV4)
+            self._accept_wait.look(sock, self._loop.now_s)
+            if self._accept_wait.is_too_long:
+                self._tell("limits.accept_wait: connections wait too long to be accepted; further clients get a 503")
+                self._turn_away(sock, peer_address, "overloaded")
+                continue
+            begin(sock, peer_address, listener)
 
     def _serve(
         self, sock: socket.SocketType, peer: str, listener: BoundListener, told: Endpoints | None = None
@@ -209,7 +240,14 @@ class Server:
             self._tell("limits.connections_per_client: %s has as many as it may; further ones get a 503", peer)
             self._turn_away(sock, peer)
             return
-        client = Downstream(self._context, sock, peer, self._routes[listener.address], self._forget_client)
+        try:
+            client = Downstream(self._context, sock, peer, self._routes[listener.address], self._forget_client)
+        except OSError as error:  # the kernel watches no further socket (ENOMEM, ENOSPC)
+            sock.close()
+            if self._caps_clients and not self._context.is_trusted(peer):
+                self._context.per_client.leave(peer)
+            self._pause_accepting(error)
+            return
         client.told = told
         self._clients.add(client)
         self._row.connection_begun()
@@ -257,10 +295,10 @@ class Server:
             self._told_s[message] = now_s
             log.warning(message, *values)
 
-    def _turn_away(self, sock: socket.SocketType, peer: str) -> None:
-        """Answer a connection over a limit with a 503, as far as that goes without waiting."""
-        record_refused_head(self._context, peer, _SERVICE_UNAVAILABLE, 0, "too many connections")
-        body = b"too many connections\n"
+    def _turn_away(self, sock: socket.SocketType, peer: str, public: str = "too many connections") -> None:
+        """Answer a connection that is too much with a 503, as far as that goes without waiting."""
+        record_refused_head(self._context, peer, _SERVICE_UNAVAILABLE, 0, public)
+        body = public.encode("ascii") + b"\n"
         fields = [(b"content-type", b"text/plain"), (b"retry-after", b"1"), (b"date", self._context.date)]
         phrase = reason_phrase(_SERVICE_UNAVAILABLE)
         try:
@@ -272,8 +310,10 @@ class Server:
         sock.close()
 
     def _pause_accepting(self, error: OSError) -> None:
-        """Out of descriptors: accept nothing for a moment, instead of being woken for the same connection for ever."""
-        log.error("cannot accept connections: %s", error.strerror)
+        """Accept nothing for a moment, instead of being woken for the same connection for ever."""
+        self._tell("cannot accept connections: %s", error.strerror)
+        if error.errno in OUT_OF_DESCRIPTORS:
+            self._context.make_room()
         for fd in self._accepting:
             self._loop.remove(fd)
         self._resume.set(_ACCEPT_PAUSE_S)

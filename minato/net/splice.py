@@ -25,6 +25,12 @@ MAX_HELD_BYTES: Final = 524_288
 MAX_MOVE_BYTES: Final = 1_048_576
 """What is moved at most before the other connections have their turn."""
 
+MAX_TURN_BYTES: Final = 8_388_608
+"""What all transfers of a worker move at most in one turn of the loop, but for _MIN_MOVE_BYTES each: hundreds that are
+ready together would make all others wait for half a second."""
+
+_MIN_MOVE_BYTES: Final = 65_536
+
 # A pipe smaller than that costs more than it saves. All pipes of a user may have 64 MiB together (pipe(7)), so that a
 # worker has few, and keeps fewer.
 _MIN_PIPE_BYTES: Final = 65_536
@@ -91,6 +97,8 @@ class PipePool:
         self._max_pipes = max_pipes
         self._max_idle = max_idle
         self._idle: list[Pipe] = []
+        self._turn_s = 0.0
+        self._turn_bytes = 0
         self.held = 0
 
     def __repr__(self) -> str:
@@ -102,6 +110,17 @@ class PipePool:
         if pipe is not None:
             self.held += 1
         return pipe
+
+    def share_of_turn(self, turn_s: float) -> int:
+        """Return how many bytes may be moved now, in the turn of the loop that began then."""
+        if turn_s != self._turn_s:
+            self._turn_s = turn_s
+            self._turn_bytes = 0
+        return min(MAX_MOVE_BYTES, max(MAX_TURN_BYTES - self._turn_bytes, _MIN_MOVE_BYTES))
+
+    def count_moved(self, size: int) -> None:
+        """So much was moved in this turn."""
+        self._turn_bytes += size
 
     def put(self, pipe: Pipe) -> None:
         """Take a pipe back. One that still holds something is closed: that must not get into another body."""
@@ -181,7 +200,7 @@ class Splice:
         if sink.pending_bytes and not sink.flush():
             sink.hold_back()
             return Moved.BLOCKED if sink.pending_bytes else Moved.FAILED
-        budget = left = min(left_bytes, MAX_MOVE_BYTES)
+        budget = left = min(left_bytes, self._pool.share_of_turn(source.turn_s))
         while budget:
             wanted = min(budget, MAX_HELD_BYTES)
             pipe = self._pool.take()
@@ -193,6 +212,7 @@ class Splice:
             if not size:
                 return Moved.END
             count(size)
+            self._pool.count_moved(size)
             if not sink.send_pipe(pipe):
                 return Moved.BLOCKED if sink.pending_bytes else Moved.FAILED
             budget -= size

@@ -13,7 +13,8 @@ import ssl
 import struct
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
-from minato.net.loop import ENDED, HANGUP, READ, WRITE, Loop, Timer
+from minato.net.loop import ENDED, HANGUP, READ, WRITE, Loop
+from minato.net.write_watch import WriteWatch
 
 if TYPE_CHECKING:
     from minato.net.splice import Pipe
@@ -87,14 +88,15 @@ class Stream:
         "_loop",
         "_mask",
         "_may_hold_more",
+        "_min_bytes_per_s",
         "_out",
         "_owner",
         "_parked",
         "_pipe",
         "_read_mask",
         "_recv_bytes",
+        "_watch",
         "_write_s",
-        "_write_timer",
         "closed",
         "congested",
         "is_reading",
@@ -113,6 +115,7 @@ class Stream:
         write_timeout_s: float,
         *,
         tells_end: bool = False,
+        min_bytes_per_s: int = 0,
     ) -> None:
         self._loop = loop
         self._flush_soon = loop.flush_soon
@@ -123,7 +126,8 @@ class Stream:
         self._may_hold_more = False  # whether the last recv got as much as it asked for
         self._out: list[bytes | memoryview] = []
         self._pipe: Pipe | None = None  # what is in it goes before that
-        self._write_timer: Timer | None = None
+        self._min_bytes_per_s = min_bytes_per_s
+        self._watch: WriteWatch | None = None  # over the peer, from the first time that it is waited for
         self._mask = self._read_mask = READ | ENDED if tells_end else READ
         self.peer_ended = False
         self.is_reading = True
@@ -139,6 +143,11 @@ class Stream:
     def __repr__(self) -> str:
         state = "closed" if self.closed else f"{self.pending_bytes} bytes pending"
         return f"<{type(self).__name__} {state}, {'reading' if self.is_reading else 'paused'}>"
+
+    @property
+    def turn_s(self) -> float:
+        """When the present turn of its loop began: the loop's clock."""
+        return self._loop.now_s
 
     def start(self) -> None:
         """Begin to watch the socket; to be called once."""
@@ -161,7 +170,8 @@ class Stream:
     def recv(self) -> bytes | None:
         """Return what is there, ``b""`` at the end, None if there is nothing yet.
 
-        What fills RECV_BYTES makes the next call ask for more, up to MAX_RECV_BYTES, until one finds less.
+        What fills RECV_BYTES makes the next call ask for more, up to MAX_RECV_BYTES, until one finds less; but not
+        while many wait for their turn.
 
         Raises:
             OSError: the connection broke.
@@ -173,7 +183,7 @@ class Stream:
             return None
         if len(data) == size:
             self._may_hold_more = True
-            self._recv_bytes = min(2 * size, MAX_RECV_BYTES)
+            self._recv_bytes = RECV_BYTES if self._loop.is_crowded else min(2 * size, MAX_RECV_BYTES)
         elif self._may_hold_more:
             self._may_hold_more = False
             self._recv_bytes = RECV_BYTES
@@ -230,7 +240,6 @@ class Stream:
 
     def _flush_rest(self, sent: int) -> bool:
         """The first call took ``sent`` bytes, not all: go on until the socket blocks."""
-        sent_before = self.sent_bytes
         try:
             self._drop_sent(sent)
             while sent and self._out:
@@ -240,11 +249,10 @@ class Stream:
             pass
         except OSError as error:
             return self._fail(error)
-        return self._end_flush(sent_before)
+        return self._end_flush()
 
     def _flush_pipe(self, pipe: Pipe) -> bool:
         """Send what the pipe holds until the socket blocks, then what is queued."""
-        sent_before = self.sent_bytes
         fd = self.sock.fileno()
         try:
             while pipe.held_bytes:
@@ -253,20 +261,21 @@ class Stream:
                 self.sent_bytes += sent
         except BlockingIOError:
             self.congested = True  # until the pipe is empty
-            return self._end_flush(sent_before)
+            return self._end_flush()
         except OSError as error:
             return self._fail(error)
         self._release_pipe()
-        return self.flush() if self._out else self._end_flush(sent_before)
+        return self.flush() if self._out else self._end_flush()
 
-    def _end_flush(self, sent_before: int) -> bool:
-        """Nothing more can be sent now, or nothing is left: the rest has its time from the last progress on."""
+    def _end_flush(self) -> bool:
+        """Nothing more can be sent now, or nothing is left: the peer has to take the rest in time."""
         self._blocked = self.pending_bytes > 0
         if self._blocked:
-            if self._write_timer is None:
-                self._write_timer = self._loop.timer(self._on_write_deadline)
-            if self.sent_bytes != sent_before or not self._write_timer.is_set:
-                self._write_timer.set(self._write_s)
+            if self._watch is None:
+                self._watch = WriteWatch(
+                    self._loop, self.sock, self._write_s, self._min_bytes_per_s, self._on_write_deadline
+                )
+            self._watch.note_blocked(self.sent_bytes)
         self._after_flush()
         return not self.pending_bytes
 
@@ -274,6 +283,13 @@ class Stream:
         self.discard_output()
         self._owner.on_write_failed(error)
         return False
+
+    def allow_any_pace(self) -> None:
+        """From now on it will do if the peer takes anything now and then."""
+        self._min_bytes_per_s = 0
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
 
     def discard_output(self) -> None:
         """Forget what is waiting to be sent."""
@@ -339,8 +355,8 @@ class Stream:
         if self.closed:
             return
         self.closed = True
-        if self._write_timer is not None:
-            self._write_timer.close()
+        if self._watch is not None:
+            self._watch.close()
         self._out.clear()
         self._release_pipe()
         self.pending_bytes = 0
@@ -434,8 +450,8 @@ class Stream:
 
     def _unblock(self) -> None:
         self._blocked = False
-        if self._write_timer is not None:
-            self._write_timer.cancel()
+        if self._watch is not None:
+            self._watch.rest()
         self._update_interest()
 
     def _update_interest(self) -> None:

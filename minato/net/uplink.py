@@ -14,6 +14,7 @@ from minato.decide.exchange import (
     check_transition,
     judge_retry,
 )
+from minato.decide.pace import Pace
 from minato.errors import ExchangeError, RequestError, UpstreamError
 from minato.net.cache_session import CacheSession
 from minato.net.client import Client
@@ -51,6 +52,7 @@ class Uplink(UpstreamOwner):
         head: the request's head.
         phase: where the exchange stands (decide.exchange).
         request_complete: whether all of the request has come; set by the client's connection.
+        body_bytes_up: of the request's body, what has come.
         response_begun: whether bytes of a final response went downstream.
         takes_whole: whether ``on_whole_response`` may be told instead of the three for its parts.
     """
@@ -66,7 +68,8 @@ class Uplink(UpstreamOwner):
     _retries = 0  # so far
     _fresh_retried = False
     _replay: list[bytes] | None = None  # body pieces sent so far; None once they are not all kept
-    _body_bytes_up = 0
+    body_bytes_up = 0
+    pace: Pace | None = None  # of the client, once it is waited for in the middle of a body
     _service: ServiceRuntime | None = None
     _upstream: UpstreamRuntime | None = None  # the one tried last
     _connection: UpstreamConnection | None = None
@@ -95,9 +98,9 @@ class Uplink(UpstreamOwner):
         return connection is not None and self.phase in (_AWAITING_HEAD, _RELAYING) and not connection.congested
 
     def on_request_body(self, data: bytes) -> None:
-        self._body_bytes_up += len(data)
+        self.body_bytes_up += len(data)
         cap = self._context.body_cap
-        if cap and self._body_bytes_up > cap:
+        if cap and self.body_bytes_up > cap:
             self._fail(RequestError(413, "the request's body is too large"))
             return
         if self._replay is not None:
@@ -118,7 +121,7 @@ class Uplink(UpstreamOwner):
         return Splice(self._context.pipes, source, self._connection.stream)
 
     def on_request_spliced(self, size: int) -> None:
-        self._body_bytes_up += size
+        self.body_bytes_up += size
 
     def on_request_end(self) -> None:
         connection = self._connection
@@ -232,7 +235,7 @@ class Uplink(UpstreamOwner):
         self._replay.append(data)
         assert self._connection is not None
         is_final = self.head.method not in IDEMPOTENT_METHODS and self._connection.sent_bytes
-        if is_final or self._body_bytes_up > _MAX_REPLAY_BYTES:
+        if is_final or self.body_bytes_up > _MAX_REPLAY_BYTES:
             self._replay = None
 
     def _abandon_upstream(self) -> None:
@@ -269,7 +272,7 @@ class Uplink(UpstreamOwner):
             retryable=error.retryable,
             response_begun=self.response_begun,
             sent_bytes=connection.sent_bytes,
-            body_replayable=self._replay is not None or not self._body_bytes_up,
+            body_replayable=self._replay is not None or not self.body_bytes_up,
             stale_connection=connection.reused and not connection.response_bytes and error.status != 504,
             retries_left=service.config.retries - self._retries,
             fresh_retried=self._fresh_retried,

@@ -15,7 +15,7 @@ from typing import Final, Protocol
 
 from minato.config.model import Timeouts
 from minato.errors import UpstreamError
-from minato.net.connect import Connector, describe_error
+from minato.net.connect import Blame, Connector, describe_error
 from minato.net.loop import Loop
 from minato.net.runtime import UpstreamRuntime
 from minato.net.splice import MIN_SPLICE_BYTES, Moved, Splice
@@ -28,7 +28,13 @@ from minato.protocol.message import RequestHead, ResponseHead
 _FIRST_FINAL: Final = 200
 _END: Final = Signal.END
 _BAD_GATEWAY: Final = 502
+_SERVICE_UNAVAILABLE: Final = 503
 _GATEWAY_TIMEOUT: Final = 504
+_PUBLIC_REASONS: Final = {
+    _BAD_GATEWAY: "the upstream failed",
+    _SERVICE_UNAVAILABLE: "overloaded",
+    _GATEWAY_TIMEOUT: "the upstream is too slow",
+}
 
 
 class ConnectionState(enum.Enum):
@@ -87,6 +93,7 @@ class UpstreamConnection:
         "_in_body",
         "_latest_owner",
         "_loop",
+        "_make_room",
         "_on_idle",
         "_on_idle_closed",
         "_owner",
@@ -117,6 +124,7 @@ class UpstreamConnection:
         tls: ssl.SSLContext | None,
         on_idle: Callable[[UpstreamConnection], None],
         on_idle_closed: Callable[[UpstreamConnection], None],
+        make_room: Callable[[], bool],
     ) -> None:
         self.upstream = upstream
         self.state = _CONNECTING
@@ -133,6 +141,7 @@ class UpstreamConnection:
         self._codec = codec
         self._on_idle = on_idle
         self._on_idle_closed = on_idle_closed
+        self._make_room = make_room
         self._owner: UpstreamOwner | None = None
         self._latest_owner: UpstreamOwner | None = None
         self._connector: Connector | None = None
@@ -179,6 +188,7 @@ class UpstreamConnection:
             self._on_connected,
             self._on_connect_failed,
             self.on_crash,
+            self._make_room,
             self.preamble,
         )
         self._connector.start()
@@ -269,9 +279,9 @@ class UpstreamConnection:
         assert self._owner is not None
         self._owner.on_connected()
 
-    def _on_connect_failed(self, why: str, refused: bool) -> None:
-        self.refused = refused
-        self._fail(_BAD_GATEWAY, why)
+    def _on_connect_failed(self, why: str, blame: Blame) -> None:
+        self.refused = blame is Blame.NOT_ACCEPTED
+        self._fail(_SERVICE_UNAVAILABLE if blame is Blame.HERE else _BAD_GATEWAY, why)
 
     # -- what the stream reports
 
@@ -463,5 +473,5 @@ class UpstreamConnection:
         owner = self._owner
         self.close()
         if owner is not None:
-            public = "the upstream is too slow" if status == _GATEWAY_TIMEOUT else "the upstream failed"
-            owner.on_upstream_failed(UpstreamError(status, public, detail=detail))
+            fields = ((b"retry-after", b"1"),) if status == _SERVICE_UNAVAILABLE else ()
+            owner.on_upstream_failed(UpstreamError(status, _PUBLIC_REASONS[status], detail=detail, fields=fields))

@@ -160,8 +160,11 @@ class ExpressServerCodec(_Reader[H11ServerCodec]):
 
     def _read_head(self, raw: bytes) -> RequestHead | None:
         """Return the head that those bytes are, None where the h11 codec is to read it."""
-        if len(raw) > self._limits.header_bytes:
+        limits = self._limits
+        if len(raw) > limits.header_bytes:
             return None
+        if len(raw) > _MAX_HEAD_BYTES and raw.count(b"\r\n") > limits.header_fields + 2:
+            return None  # before anything is done with each line
         line_end = raw.find(b"\r\n")
         line = raw[:line_end]
         last = self._last

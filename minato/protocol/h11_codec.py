@@ -24,6 +24,7 @@ _END_OF_HEAD: Final = b"\r\n\r\n"
 _SWITCHING_PROTOCOLS: Final = 101
 _FIRST_FINAL: Final = 200
 _MAX_INTERIM_RESPONSES: Final = 64
+_MANY_LINES_BYTES: Final = 2048  # a shorter head may have what lines it likes
 _REQUEST_LINE_REST_BYTES: Final = 32  # method, spaces and version around the target
 
 
@@ -73,6 +74,9 @@ class _MessageReader:
         head = bytes(buffer[:size])
         del buffer[:size]
         self._checked_bytes = 0
+        # Before anything is done with each of them; the request line and the empty one come on top.
+        if size > _MANY_LINES_BYTES and head.count(b"\r\n") > self._limits.header_fields + 2:
+            raise Malformed("more fields than the limit", 431)
         guard.check_head(head)
         return head
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import random
@@ -188,6 +189,33 @@ def test_an_upstream_that_stops_listening_goes_down_and_is_found_again(bench: Be
     bench.published.wait_until(upstream, False)
     bench.origin(port=origin.port)
     bench.published.wait_until(upstream, True)
+
+
+def test_probes_without_descriptors_take_no_upstream_down_and_bring_none_up(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    origin = bench.origin()
+    upstream = origin.upstream()
+    checker = bench.checker(upstream)
+    bench.published.wait_until(upstream, True)
+    tried = threading.Semaphore(0)
+
+    def fail(*args: object) -> NoReturn:
+        tried.release()
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("minato.control.probe.socket.socket", fail)
+        for _ in range(3):
+            assert tried.acquire(timeout=10)
+        assert checker.states() == {upstream.key: Health.UP}
+        assert (upstream.key, False) not in bench.published.calls
+        told = [line for line in messages(caplog) if "cannot probe" in line]
+        assert told == [f"cannot probe upstream {upstream.key} from here: too many open files"]
+    published = len(bench.published.calls)
+    bench.published.wait_for(lambda: len(bench.published.calls) > published)
+    origin.stop()
+    bench.published.wait_until(upstream, False)
 
 
 def test_rise_and_fall_count_rounds(bench: Bench) -> None:

@@ -207,12 +207,30 @@ def test_many_hanging_addresses_take_no_longer_than_both_timeouts() -> None:
     assert time.monotonic() - began_s < 4
 
 
-def test_no_file_descriptor_is_a_failure_with_its_reason(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_file_descriptor_is_no_failure_of_the_upstream(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: object) -> NoReturn:
         raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
 
     monkeypatch.setattr(socket, "socket", fail)
-    assert run_probe(make_upstream(80), resolved(80)) == ProbeResult(False, "too many open files")
+    assert run_probe(make_upstream(80), resolved(80)) == ProbeResult(False, "too many open files", is_ours=True)
+
+
+@pytest.mark.parametrize("scarce_first", [True, False])
+def test_an_address_that_was_asked_counts_whatever_became_of_the_others(
+    monkeypatch: pytest.MonkeyPatch, scarce_first: bool
+) -> None:
+    """So does an address that does not exist on this machine (IPv6 is off) beside one that refuses."""
+    real = Probe._connect
+
+    def connect(probe: Probe, address: ResolvedAddress) -> None:
+        if address.sockaddr[1] == 1:
+            raise OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+        real(probe, address)
+
+    monkeypatch.setattr(Probe, "_connect", connect)
+    addresses = [resolved(1), resolved(refusing_port())]
+    result = run_probe(make_upstream(1), *(addresses if scarce_first else addresses[::-1]))
+    assert (result.ok, result.is_ours) == (False, False)
 
 
 def test_an_address_that_cannot_be_reached_is_a_failure() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import ssl
 import types
@@ -125,6 +127,70 @@ def test_a_connection_that_met_itself_counts_as_refused(bench: Bench, monkeypatc
     connection, error = failed_connect(bench, address)
     assert connection.refused
     assert "connection refused" in error.detail
+
+
+class Scarce:
+    """Stands in for ``socket.socket``: fails for as long as ``is_out`` says so."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, is_out: Callable[[], bool]) -> None:
+        self.tries = 0
+        self._is_out = is_out
+        self._real = socket.socket
+        patched = types.SimpleNamespace(**vars(socket))
+        patched.socket = self
+        monkeypatch.setattr(connect_module, "socket", patched)
+
+    def __call__(self, *args: int) -> socket.socket:
+        self.tries += 1
+        if self._is_out():
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return self._real(*args)
+
+
+def test_without_descriptors_it_is_503_and_not_the_upstreams_fault(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scarce = Scarce(monkeypatch, lambda: True)
+    connection, error = failed_connect(bench, address_of(bench.listener))
+    assert (error.status, error.public, error.fields) == (503, "overloaded", ((b"retry-after", b"1"),))
+    assert "cannot connect from here" in error.detail
+    assert not connection.refused
+    assert scarce.tries == 1
+
+
+def test_idle_connections_make_room_for_one_that_is_needed(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    bench.spare = [socket.socket()]
+    scarce = Scarce(monkeypatch, lambda: scarce.tries == 1)
+    exchange = Exchange()
+    connection = exchange.connection = bench.connection(upstream_of(address_of(bench.listener)))
+    connection.connect(exchange)
+    turn_until(bench.loop, lambda: exchange.told == ["connected"])
+    assert (bench.spare, scarce.tries) == ([], 2)
+
+
+def test_an_address_that_this_machine_cannot_ask_does_not_keep_the_next_from_being_tried(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where IPv6 is off, "localhost" still has an IPv6 address first."""
+
+    class OneFamily(socket.socket):
+        def connect_ex(self, there: tuple[str, int]) -> int:  # type: ignore[override]
+            return errno.EADDRNOTAVAIL if there[1] == 1 else super().connect_ex(there)
+
+    patched = types.SimpleNamespace(**vars(socket))
+    patched.socket = OneFamily
+    monkeypatch.setattr(connect_module, "socket", patched)
+    unknown = ResolvedAddress(socket.AF_INET, ("127.0.0.1", 1))
+    exchange = Exchange()
+    connection = exchange.connection = bench.connection(upstream_of(unknown, address_of(bench.listener)))
+    connection.connect(exchange)
+    turn_until(bench.loop, lambda: exchange.told == ["connected"])
+    holder, refusing = refusing_address()
+    with holder:
+        connection, error = failed_connect(bench, refusing, unknown)
+    assert (error.status, connection.refused) == (502, True)
+    connection, error = failed_connect(bench, unknown)
+    assert (error.status, connection.refused) == (503, False)
 
 
 def test_closing_while_connecting_tells_nobody(bench: Bench) -> None:

@@ -232,8 +232,8 @@ def test_a_slow_client_gets_what_had_come_before_the_cut(
             for piece in client.pieces(head):
                 size += len(piece)
     # A reset takes with it what the sender's kernel had not sent yet.
-    assert size == sent[0] if cut is OriginConnection.close else 1_000_000 < size <= sent[0]
-    assert spliced.total_bytes > 1_000_000
+    assert size == sent[0] if cut is OriginConnection.close else 400_000 < size <= sent[0]
+    assert spliced.total_bytes > 400_000
 
 
 def test_an_origin_is_slowed_by_a_client_that_does_not_read_and_nothing_spins(
@@ -348,6 +348,8 @@ def test_a_client_that_stops_reading_is_cut_at_the_write_timeout(
     with here.client(rcvbuf_bytes=8192) as client:
         client.send(GET)
         assert stuck.wait(20)
+        clock.advance(8.0)  # what the kernel held was still on its way to the client
+        here.call(lambda: None)
         clock.advance(25.0)  # the upstream is not the one who is slow, so its timeout does not count
         here.call(lambda: None)
         assert not ended.is_set()
@@ -466,6 +468,8 @@ def test_an_origin_that_does_not_read_is_given_up_at_the_write_timeout(
     with here.client() as client:
         client.send(request_bytes(b"POST", fields=[(b"Content-Length", b"%d" % HUGE_BYTES)]))
         send_until_stuck(client.sock, b"x" * 65_536)
+        clock.advance(8.0)  # what the kernel held was still on its way to the origin
+        here.call(lambda: None)
         clock.advance(25.0)  # it is not the client who is slow, so its timeout does not count
         here.call(lambda: None)
         assert held_pipes(here) == 1
@@ -596,7 +600,7 @@ def test_an_upload_goes_on_into_nothing_when_the_upstream_broke_behind_part_of_i
         with pytest.raises(Truncated):
             for piece in client.pieces(client.receive_head()):
                 size += len(piece)
-        assert size > 1_000_000
+        assert size > 300_000  # what the kernel takes for a client that does not read
 
 
 def test_a_client_that_still_sends_hears_of_a_response_that_is_cut(

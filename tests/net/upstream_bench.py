@@ -125,6 +125,7 @@ class Bench:
         self.idle: list[UpstreamConnection] = []
         self.idle_closed: list[UpstreamConnection] = []
         self.made: list[UpstreamConnection] = []
+        self.spare: list[socket.socket] = []  # what is closed when descriptors run out
         self.make_codec: Callable[[], ClientCodec] = lambda: H11ClientCodec(Limits())
         self.peers: list[socket.socket] = []
 
@@ -140,9 +141,16 @@ class Bench:
             tls,
             self.idle.append,
             self.idle_closed.append,
+            self.make_room,
         )
         self.made.append(made)
         return made
+
+    def make_room(self) -> bool:
+        had_any = bool(self.spare)
+        while self.spare:
+            self.spare.pop().close()
+        return had_any
 
     def accept(self) -> socket.socket:
         peer, _ = self.listener.accept()

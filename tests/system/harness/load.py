@@ -13,6 +13,7 @@ from .client import Client
 from .ports import free_port
 from .waiting import wait_until
 
+LARGE_BYTES = 4_194_304
 _CONFIG = """
 daemon off; master_process off; pid {directory}/nginx.pid; error_log {directory}/error.log warn;
 events {{ worker_connections 4096; }}
@@ -20,7 +21,9 @@ http {{
     access_log off; keepalive_requests 1000000;
     client_body_temp_path {directory}; proxy_temp_path {directory}; fastcgi_temp_path {directory};
     uwsgi_temp_path {directory}; scgi_temp_path {directory};
-    server {{ listen 127.0.0.1:{port}; location / {{ default_type text/plain; return 200 "{body}"; }} }}
+    server {{ listen 127.0.0.1:{port};
+        location = /large {{ root {directory}; }}
+        location / {{ default_type text/plain; return 200 "{body}"; }} }}
 }}
 """
 
@@ -33,11 +36,12 @@ def find_tool(name: str) -> str:
 
 
 class Nginx:
-    """An nginx that answers every request with 1 KB."""
+    """An nginx that answers every request with 1 KB, and /large with 4 MiB."""
 
     def __init__(self, directory: Path) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
+        (directory / "large").write_bytes(bytes(LARGE_BYTES))
         config = directory / "nginx.conf"
         config.write_text(_CONFIG.format(directory=directory, port=self.port, body="x" * 1024))
         self._process = subprocess.Popen(

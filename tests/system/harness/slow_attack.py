@@ -1,0 +1,108 @@
+"""slowhttptest against an instance, and what another client sees of it meanwhile."""
+
+from __future__ import annotations
+
+import csv
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from .client import Client
+from .load import find_tool
+from .wire import request_bytes
+
+# Heads that do not end; bodies that do not; answers that are hardly read, several requests a connection; many ranges.
+MODES: Final = {
+    "slow head": ["-H", "-i", "1", "-x", "24"],
+    "slow body": ["-B", "-i", "1", "-s", "8192", "-x", "10"],
+    "slow read": ["-X", "-w", "256", "-y", "512", "-n", "1", "-z", "32", "-k", "3"],
+    "ranges": ["-R", "-a", "5", "-b", "3000"],
+}
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What slowhttptest saw.
+
+    Attributes:
+        most_connected: the most of its connections at a time.
+        most_over: how many had been closed by the server at the end.
+        was_available: whether its own probes were always answered.
+        text: what it printed.
+    """
+
+    most_connected: int
+    most_over: int
+    was_available: bool
+    text: str
+
+
+class SlowAttack:
+    """One run in the background, for some seconds or until the server has closed all its connections."""
+
+    def __init__(self, port: int, mode: str, directory: Path, *, connections: int, seconds: int) -> None:
+        self._stem = directory / mode.replace(" ", "-")
+        self._seconds = seconds
+        command = [find_tool("slowhttptest"), *MODES[mode], "-u", f"http://127.0.0.1:{port}/large", "-p", "3"]
+        command += [
+            "-c",
+            str(connections),
+            "-r",
+            str(connections * 2 // 5),
+            "-l",
+            str(seconds),
+            "-g",
+            "-o",
+            str(self._stem),
+        ]
+        self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+    def is_running(self) -> bool:
+        return self._process.poll() is None
+
+    def stop(self) -> None:
+        if self.is_running():
+            self._process.kill()
+        self._process.wait(5)
+
+    def outcome(self) -> Outcome:
+        """Wait for the end, and read its report."""
+        text = self._process.communicate(timeout=self._seconds + 20)[0].decode("utf-8", "replace")
+        with self._stem.with_suffix(".csv").open() as report:
+            rows = list(csv.DictReader(report))
+        assert rows, text
+        return Outcome(
+            most_connected=max(int(row["Connected"]) for row in rows),
+            most_over=max(int(row["Closed"]) for row in rows),
+            was_available=all(int(row["Service Available"]) > 0 for row in rows),
+            text=f"{text}\n{rows}",
+        )
+
+
+def measure_p99_s(port: int, go_on: Callable[[float], bool], pause_s: float = 0.004) -> float:
+    """Ask again and again on one connection, a new one now and then; return the 99th percentile of the seconds it took.
+
+    ``go_on`` is given the seconds so far.
+    """
+    taken: list[float] = []
+    start_s = time.monotonic()
+    client = Client(port)
+    try:
+        while go_on(time.monotonic() - start_s):
+            is_last = len(taken) % 20 == 19
+            if is_last:
+                client.close()
+            began_s = time.monotonic()
+            if is_last:
+                client = Client(port)
+            client.send(request_bytes())
+            assert client.receive().status == 200
+            taken.append(time.monotonic() - began_s)
+            time.sleep(pause_s)
+    finally:
+        client.close()
+    taken.sort()
+    return taken[len(taken) * 99 // 100]
