@@ -69,19 +69,27 @@ class PurgeLog:
 class ChangeLog:
     """When unsafe requests changed resources.
 
-    A resource is known by the place that its hash gives it: where two share one, a response that could have been
-    stored is not. Which two do is another matter in every process.
+    A resource has the place that its hash gives it, and is known there by the whole of the hash. Where two changed
+    ones share a place, the older change is kept as one of any resource of that place: a response that could have been
+    stored is not, if it was asked for before that.
     """
 
     def __init__(self) -> None:
-        # Wall clocks: of the latest change, and of the one before it at another moment.
+        self._names = array("q", bytes(8 * PLACES))
+        # Wall clocks: of that resource's latest change, of the one before it at another moment, and of another's.
         self._latest_s = array("d", bytes(8 * PLACES))
         self._before_s = array("d", bytes(8 * PLACES))
+        self._others_s = array("d", bytes(8 * PLACES))
         self._is_empty = True
 
     def note(self, resource: ResourceKey, now_s: float) -> None:
         """Remember that it changed at that moment, a wall clock."""
-        place = hash(resource) % PLACES
+        name = hash(resource)
+        place = name % PLACES
+        if self._names[place] != name:
+            self._others_s[place] = max(self._others_s[place], self._latest_s[place])
+            self._names[place] = name
+            self._latest_s[place] = 0.0
         if self._latest_s[place] != now_s:
             self._before_s[place] = self._latest_s[place]
             self._latest_s[place] = now_s
@@ -98,6 +106,10 @@ class ChangeLog:
             return False
         if response_time_s < request_time_s:
             return True
+        name = hash(resource)
+        place = name % PLACES
+        latest_s = response_time_s + _CLOCK_SLACK_S  # one that is ahead of that was noted before the clock was set back
+        if request_time_s < self._others_s[place] <= latest_s:
+            return True
         changes_s = self._before_s if is_change else self._latest_s
-        # One that is far ahead was noted before the clock was set back.
-        return request_time_s < changes_s[hash(resource) % PLACES] <= response_time_s + _CLOCK_SLACK_S
+        return self._names[place] == name and request_time_s < changes_s[place] <= latest_s

@@ -61,7 +61,7 @@ def test_every_change_is_remembered_however_many_follow_in_the_same_memory() -> 
         log.note(resource, NOW_S + number)
     for number, resource in enumerate(resources):
         assert log.covers(resource, request_time_s=NOW_S + number - 1, response_time_s=NOW_S + 99_999)
-    assert len(log._latest_s) == len(log._before_s) == PLACES
+    assert {len(one) for one in (log._names, log._latest_s, log._before_s, log._others_s)} == {PLACES}
 
 
 def test_few_changes_keep_few_other_responses_from_being_stored() -> None:
@@ -70,7 +70,7 @@ def test_few_changes_keep_few_other_responses_from_being_stored() -> None:
         log.note((0, b"http", b"a", b"/%d" % number), NOW_S)
     others = [(0, b"http", b"b", b"/%d" % number) for number in range(1000)]
     covered = [log.covers(other, request_time_s=NOW_S - 1, response_time_s=NOW_S + 1) for other in others]
-    assert sum(covered) < 200
+    assert sum(covered) < 30
 
 
 def test_a_clock_that_was_set_back_lets_changes_go_and_keeps_what_was_on_its_way_out() -> None:
