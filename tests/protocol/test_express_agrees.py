@@ -192,6 +192,8 @@ CHUNK_PIECES = [
         b"0\r\n\r\n",
         b"0\r\n",
         b"A: b\r\n",
+        b"X-Sum:\t5 \r\n",
+        b"Content-Type: x\r\n",
         b"\r\n",
         b"10\r\n0123456789abcdef\r\n",
         b"0;x\r\n\r\n",
