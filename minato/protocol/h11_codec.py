@@ -31,7 +31,16 @@ _REQUEST_LINE_REST_BYTES: Final = 32  # method, spaces and version around the ta
 class _MessageReader:
     """What both directions share: finding heads, feeding h11 its body, keeping the rest."""
 
-    __slots__ = ("_buffer", "_checked_bytes", "_h11", "_left_bytes", "_limits", "_scanner", "trailers")
+    __slots__ = (
+        "_buffer",
+        "_checked_bytes",
+        "_h11",
+        "_has_no_body",
+        "_left_bytes",
+        "_limits",
+        "_scanner",
+        "trailers",
+    )
 
     def __init__(self, limits: Limits) -> None:
         self.trailers: Fields = []
@@ -39,6 +48,7 @@ class _MessageReader:
         self._buffer = bytearray()
         self._checked_bytes = 0  # of an unfinished head: searched for its end and for bare LF already
         self._h11: h11.Connection | None = None  # set while a body is read
+        self._has_no_body = False
         self._left_bytes: int | None = None  # of a body with Content-Length
         self._scanner: ChunkScanner | None = None  # of a chunked body
 
@@ -92,11 +102,17 @@ class _MessageReader:
         self._scanner = ChunkScanner() if framing is Framing.CHUNKED else None
         if framing is Framing.NONE:
             self._left_bytes = 0
+        # Whatever h11 makes of its fields (205).
+        self._has_no_body = framing is Framing.NONE or self._left_bytes == 0
 
     def _next_body_event(self) -> bytes | Signal:
         """Return a piece, END, or NEED_DATA, after feeding h11 what the buffer holds of this body."""
         connection = self._h11
         assert connection is not None
+        if self._has_no_body:
+            self.trailers = []
+            self._h11 = None
+            return Signal.END
         self._feed_h11(connection)
         event = _next_h11_event(connection)
         if isinstance(event, h11.Data):
