@@ -43,17 +43,26 @@ class Recorder:
     Attributes:
         answer: of requests, but for the last one of a case, which is always answered well.
         ends: whether the connection is closed behind that answer.
+        head_answer: sent as soon as the head of a request is there; a final one is all there is.
         origin: the server.
     """
 
     def __init__(self, make: MakeOrigin) -> None:
         self.answer = _LAST_ANSWER
         self.ends = False
+        self.head_answer = b""
         self._before: dict[int, int] = {}
         self.origin = make(self._script)
 
     def _script(self, connection: OriginConnection) -> None:
-        while (request := connection.read_request()) is not None:
+        while (request := connection.read_head()) is not None:
+            if self.head_answer:
+                connection.send(self.head_answer)
+                if not self.head_answer.startswith(b"HTTP/1.1 1"):
+                    connection.wait_closed(10)
+                    return
+            for _ in connection.body_pieces(request):
+                pass
             if request.target == LAST_TARGET:
                 connection.send(_LAST_ANSWER)
             else:
@@ -62,11 +71,13 @@ class Recorder:
                     return
 
     @contextlib.contextmanager
-    def recording(self, answer: bytes = _LAST_ANSWER, *, ends: bool = False) -> Iterator[Recorder]:
+    def recording(
+        self, answer: bytes = _LAST_ANSWER, *, ends: bool = False, head_answer: bytes = b""
+    ) -> Iterator[Recorder]:
         """Answer so while the block lasts; ``expect`` in it sees what came since it began."""
         stray = self.recorded()
         assert stray == b"", f"came after the case it belongs to: {stray!r}"
-        self.answer, self.ends = answer, ends
+        self.answer, self.ends, self.head_answer = answer, ends, head_answer
         try:
             yield self
         finally:
