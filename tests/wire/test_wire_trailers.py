@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
-from tests.wire.table import GOT, Case, Wire, got, names, request, response, seen
+from tests.wire.table import GOT, LAST, LAST_SEEN, Case, Wire, got, names, request, response, seen
 
 FORBIDDEN = [
     *[b"Host: evil.test", b"Max-Forwards: 0", b"Via: 1.1 evil", b"TE: gzip", b"Connection: close", b"Upgrade: h2c"],
@@ -144,3 +146,30 @@ def test_trailers_of_one_response_are_not_those_of_the_next(wire: Wire) -> None:
     wire.run(DOWNLOADS[2])
     wire.run(UPLOADS[0])
     wire.run(UPLOADS[7])
+
+
+def test_trailers_are_sent_again_with_a_request_that_is_sent_again(wire: Wire) -> None:
+    """A pooled connection that closes without a response is no failure: the whole request goes to a new one."""
+    wire.run(DOWNLOADS[0])
+    lines = (b"PUT /x", b"Transfer-Encoding: chunked")
+    sent = request(*lines, body=b"5\r\nhello\r\n0\r\nX-Sum: 5\r\n\r\n")
+    passed = seen(b"PUT /x", more=[CHUNKED], body=b"5\r\nhello\r\n0\r\nx-sum: 5\r\n\r\n")
+    with wire.origin.recording(b"", ends=True) as record:
+        received = wire.talk([sent + LAST])
+        assert received.startswith(b"HTTP/1.1 502 ")
+        record.expect(passed * 2 + LAST_SEEN)
+
+
+def test_trailers_go_to_the_client_that_asked_and_are_not_stored(start_wire: Callable[..., Wire]) -> None:
+    wire = start_wire(cache={"enabled": True})
+    answer = (
+        b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nTrailer: X-Sum\r\nTransfer-Encoding: chunked\r\n\r\n"
+        b"5\r\nhello\r\n0\r\nX-Sum: 5\r\n\r\n"
+    )
+    with wire.origin.recording(answer) as record:
+        first = wire.talk([request(b"GET /stored", *TE) + LAST])
+        second = wire.talk([request(b"GET /stored", *TE) + LAST])
+        assert b"\r\ntrailer: x-sum\r\n" in first and b"\r\n0\r\nx-sum: 5\r\n\r\n" in first
+        assert b"cache-status: minato; hit\r\n" in second and b"x-sum" not in second
+        assert b"content-length: 5\r\n\r\nhello" in second
+        assert record.recorded().count(b"GET /stored ") == 1
