@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+import time
 from collections.abc import Callable, Iterator
 
-from tests.system.harness import Origin, OriginConnection
+from tests.system.harness import Origin, OriginConnection, wait_until
 
 _LAST_ANSWER = b"HTTP/1.1 200 OK\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\nContent-Length: 2\r\n\r\nok"
 LAST_TARGET = b"/last"
@@ -35,6 +36,17 @@ def merge_chunks(data: bytes) -> bytes:
         if payload:
             merged += b"%x\r\n%b\r\n" % (len(payload), payload)
     return merged + data[at:]
+
+
+def without_chunks(data: bytes) -> bytes:
+    """Return a message that has no end with the payload of its body as it is; every chunk of it is whole."""
+    merged = merge_chunks(data)
+    start = merged.find(_CHUNKED) + len(_CHUNKED)
+    size_line = _SIZE_LINE.match(merged, start) if start > len(_CHUNKED) else None
+    if size_line is None:
+        return merged
+    assert len(merged) == size_line.end() + int(size_line[1], 16) + 2, merged
+    return merged[:start] + merged[size_line.end() : -2]
 
 
 class Recorder:
@@ -76,12 +88,16 @@ class Recorder:
     ) -> Iterator[Recorder]:
         """Answer so while the block lasts; ``expect`` in it sees what came since it began."""
         stray = self.recorded()
+        self._forget()
         assert stray == b"", f"came after the case it belongs to: {stray!r}"
         self.answer, self.ends, self.head_answer = answer, ends, head_answer
         try:
             yield self
         finally:
-            self._before = {connection.number: len(connection.received) for connection in self.origin.connections}
+            self._forget()
+
+    def _forget(self) -> None:
+        self._before = {connection.number: len(connection.received) for connection in list(self.origin.connections)}
 
     def recorded(self) -> bytes:
         """All bytes since the last case, connection after connection."""
@@ -101,12 +117,20 @@ class Recorder:
         recorded = merge_chunks(self.recorded())
         assert recorded == data, (recorded, data)
 
+    def arrived(self) -> bytes:
+        """Wait until every connection that was opened is known; return what came."""
+        self.origin.wait_for(lambda: not self.origin.has_unread, "what is on its way")
+        return self.recorded()
+
     def settled(self) -> bytes:
-        """Wait until every connection that something came on has ended; return what came."""
+        """Wait until all that is on its way has come and every connection that it came on has ended; return it."""
+        wait_until(lambda: self._is_settled() and not time.sleep(0.01) and self._is_settled(), "the end of the case")
+        return self.recorded()
+
+    def _is_settled(self) -> bool:
         begun = [
             connection
             for connection in list(self.origin.connections)
             if len(connection.received) > self._before.get(connection.number, 0)
         ]
-        self.origin.wait_for(lambda: all(one.saw_end.is_set() or one.closed.is_set() for one in begun), "their end")
-        return self.recorded()
+        return not self.origin.has_unread and all(one.saw_end.is_set() or one.closed.is_set() for one in begun)

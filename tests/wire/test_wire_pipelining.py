@@ -102,7 +102,7 @@ def test_body_of_a_request_that_is_answered_here_is_no_request(wire: Wire, body:
         received = wire.talk([data] if way == "whole" else [data[at : at + 1] for at in range(len(data))])
         assert received.startswith(b"HTTP/1.1 404 ")
         assert received.count(b"HTTP/1.1 ") <= 2
-        recorded = record.recorded()
+        recorded = record.arrived()
         assert b"/evil" not in recorded
         assert recorded in (b"", seen(b"GET /last"))
         assert (b"connection: close" in received.partition(b"\r\n\r\n")[0]) is (recorded == b"")
@@ -118,7 +118,7 @@ def test_body_over_the_limit_is_no_request(start_wire: Callable[..., Wire]) -> N
         with wire.origin.recording() as record:
             received = wire.talk([data + LAST])
             assert received.startswith(b"HTTP/1.1 413 ")
-            assert b"GET /evil HTTP/1.1\r\nhost: " not in record.recorded()
+            assert b"GET /evil HTTP/1.1\r\nhost: " not in record.arrived()
 
 
 def test_requests_behind_an_early_answer_wait_for_their_body(wire: Wire) -> None:
