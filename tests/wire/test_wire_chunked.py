@@ -30,7 +30,7 @@ GOOD = [
     good("fifteen digits", b"000000000000005\r\nhello\r\n0\r\n\r\n"),
     good("an extension is dropped", b"5;name=value\r\nhello\r\n0\r\n\r\n"),
     good("an extension in quotes is dropped", b'5;a="b;c";d\r\nhello\r\n0;last\r\n\r\n'),
-    good("an extension that looks like a chunk is dropped", b"5;\\r\\n0\r\nhello\r\n0\r\n\r\n"),
+    good("an extension that looks like a chunk is dropped", b'5;a="\\r\\n0"\r\nhello\r\n0\r\n\r\n'),
     good("an extension with white space is dropped", b"5; a = b\r\nhello\r\n0\r\n\r\n"),
     good("data that looks like an end", b"5\r\n0\r\n\r\n\r\n0\r\n\r\n", b"5\r\n0\r\n\r\n\r\n0\r\n\r\n"),
     good(
@@ -63,6 +63,8 @@ BAD = [
     bad("LF behind the size", b"5\nhello\r\n0\r\n\r\n"),
     bad("CR behind the size", b"5\rhello\r\n0\r\n\r\n"),
     bad("CR CR LF behind the size", b"5\r\r\nhello\r\n0\r\n\r\n"),
+    bad("an extension without a name", b"5;\r\nhello\r\n0\r\n\r\n"),
+    bad("an extension with an open quote", b'5;a="b\r\nhello\r\n0\r\n\r\n'),
     bad("LF in the extension", b"5;a\nb\r\nhello\r\n0\r\n\r\n"),
     bad("CR in the extension", b"5;a\rb\r\nhello\r\n0\r\n\r\n"),
     bad("NUL in the extension", b"5;a\0\r\nhello\r\n0\r\n\r\n"),
