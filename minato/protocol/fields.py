@@ -129,10 +129,15 @@ class FieldLine:
         self.downstream = b"" if name in HOP_BY_HOP_NAMES else wire
 
 
+def is_overriding_name(name: bytes) -> bool:
+    """Tell whether some server lets a field stand in for the method, the target, the host or the scheme."""
+    return fold_name(name) in _OVERRIDING
+
+
 def _role_of(name: bytes) -> int:
     if is_forwarded_name(name):
         return FORWARDED
-    return OVERRIDE if fold_name(name) in _OVERRIDING else _ROLES.get(name, 0)
+    return OVERRIDE if is_overriding_name(name) else _ROLES.get(name, 0)
 
 
 _PAIR: Final = attrgetter("pair")

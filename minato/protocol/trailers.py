@@ -9,7 +9,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from minato.protocol.fields import HOP_BY_HOP_NAMES, Fields, is_forwarded_name, list_members
+from minato.protocol.fields import (
+    HOP_BY_HOP_NAMES,
+    Fields,
+    fold_name,
+    is_forwarded_name,
+    is_overriding_name,
+    list_members,
+)
 
 _FORBIDDEN: Final = HOP_BY_HOP_NAMES | frozenset(
     [
@@ -23,7 +30,6 @@ _FORBIDDEN: Final = HOP_BY_HOP_NAMES | frozenset(
         b"expect",
         b"pragma",
         b"range",
-        b"x-http-method-override",
         # authentication
         b"authorization",
         b"www-authenticate",
@@ -52,7 +58,7 @@ def may_be_trailer(name: bytes) -> bool:
 
     Some servers take an underscore for a hyphen, so ``content_type`` may not, either.
     """
-    plain = name.replace(b"_", b"-")
+    plain = fold_name(name)
     if plain in _ALLOWED:
         return True
     is_forbidden = (
@@ -60,6 +66,7 @@ def may_be_trailer(name: bytes) -> bool:
         or plain.startswith(_FORBIDDEN_BEGINNINGS)
         or plain.endswith(b"-cache-control")
         or is_forwarded_name(plain)
+        or is_overriding_name(plain)
     )
     return not is_forbidden
 

@@ -15,6 +15,7 @@ FORBIDDEN = [
     *[b"content-type", b"content-encoding", b"content-range", b"content-anything", b"cdn-cache-control"],
     *[b"age", b"date", b"expires", b"location", b"retry-after", b"vary", b"warning"],
     *[b"x-forwarded-for", b"forwarded", b"x-real-ip", b"x_forwarded_for", b"content_type", b"set_cookie"],
+    *[b"x-http-method-override", b"x_original_url", b"x-host", b"x-scheme"],
 ]
 
 
