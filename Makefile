@@ -24,7 +24,7 @@ PEERS := wrk:wrk nginx:nginx haproxy:haproxy varnishd:varnish caddy:caddy
 # For example: make bench ARGS='--quick --peers minato,nginx'
 ARGS ?=
 # Suites that start processes; they belong to `make test`.
-PROCESS_SUITES := tests/system tests/control tests/cli tests/conformance tests/real
+PROCESS_SUITES := tests/system tests/wire tests/control tests/cli tests/conformance tests/real
 
 # The public suite for HTTP caches, a package of npm; its server and its client need Node.
 SUITE := tests/conformance
@@ -32,7 +32,7 @@ SUITE_STAMP := $(SUITE)/node_modules/.package-lock.json
 
 # Suites about the wire: run once more without the express lane, so that both codecs are held to the same.
 WIRE := balancing cache cache_finer_rules cache_rules collapsing connections exhaustion forwarding fuzz hostile_clients hostile_upstreams large limits logs reload retries routing streaming timeouts tls_upstreams trust upgrade
-WIRE_SUITES := $(WIRE:%=tests/system/test_%.py)
+WIRE_SUITES := tests/wire $(WIRE:%=tests/system/test_%.py)
 
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.minato-run

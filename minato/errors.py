@@ -85,8 +85,10 @@ class ExchangeError(MinatoError):
 class RequestError(ExchangeError):
     """A request that is malformed or over a limit (source: downstream)."""
 
-    def __init__(self, status: int, public: str, *, detail: str = "") -> None:
-        super().__init__(status, public, detail=detail, source=Source.DOWNSTREAM)
+    def __init__(
+        self, status: int, public: str, *, detail: str = "", fields: tuple[tuple[bytes, bytes], ...] = ()
+    ) -> None:
+        super().__init__(status, public, detail=detail, source=Source.DOWNSTREAM, fields=fields)
 
 
 class UpstreamError(ExchangeError):

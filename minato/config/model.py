@@ -244,12 +244,16 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """A whole, valid config. ``path`` is the file it came from; ``workers`` None means the CPU count."""
+    """A whole, valid config.
+
+    ``path`` is the file it came from; ``workers`` None means the CPU count; ``trace`` whether TRACE is forwarded.
+    """
 
     path: str
     services: tuple[Service, ...]
     workers: int | None = None
     express: bool = True
+    trace: bool = False
     cache: CacheConfig = field(default_factory=CacheConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
     timeouts: Timeouts = field(default_factory=Timeouts)

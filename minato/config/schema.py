@@ -146,6 +146,7 @@ SECTIONS: Mapping[str, Section] = {
 TOP_SCALARS: Mapping[str, Key] = {
     "workers": Key("workers", whole_number(1, 512)),
     "express": Key("express", boolean),
+    "trace": Key("trace", boolean),
 }
 TOP_LISTS = ("trusted_proxies", "services")
 SERVICE_SCALARS: Mapping[str, Key] = {

@@ -32,6 +32,8 @@ from minato.protocol.message import Fields, Framing, RequestHead
 from minato.protocol.proxy_protocol import Endpoints
 from minato.protocol.render import Persistence, reason_phrase, render_response
 
+_CHUNKED: Final = Framing.CHUNKED
+_NO_TRAILERS: Final[Fields] = []  # never added to
 _CLOSE: Final = Persistence.CLOSE
 _SERVICE_UNAVAILABLE: Final = 503
 
@@ -315,7 +317,7 @@ class Downstream(Ending):
             self._splice = None
             exchange.request_complete = True
             self._timer.cancel()
-            exchange.on_request_end()
+            exchange.on_request_end(self._codec.trailers if exchange.head.framing is _CHUNKED else _NO_TRAILERS)
         else:
             assert isinstance(event, bytes)
             exchange.on_request_body(event)
@@ -435,18 +437,18 @@ class Downstream(Ending):
         if self._exchange is not None:
             self._exchange.on_request_malformed(RequestError(error.status, _PUBLIC_REASONS.get(error.status, "")))
         else:
-            self._answer_refused(error.status, error.reason)
+            self._answer_refused(error.status, error.reason, is_head=error.method == b"HEAD")
 
-    def _answer_refused(self, status: int, reason: str) -> None:
+    def _answer_refused(self, status: int, reason: str, *, is_head: bool = False) -> None:
         context = self._context
         public = _PUBLIC_REASONS.get(status, "malformed request").encode("ascii") + b"\n"
         fields: Fields = [(b"content-type", b"text/plain"), (b"date", context.date)]
         if status == _SERVICE_UNAVAILABLE:
             fields.append((b"retry-after", b"1"))
-        self.write(
-            render_response(status, reason_phrase(status), fields, Framing.LENGTH, len(public), b"close") + public
-        )
-        record_refused_head(context, self.peer, status, len(public), reason)
+        head = render_response(status, reason_phrase(status), fields, Framing.LENGTH, len(public), b"close")
+        body = b"" if is_head else public
+        self.write(head + body)
+        record_refused_head(context, self.peer, status, len(body), reason)
         self._begin_closing()
 
     # -- ends (the rest in net.ending)
@@ -486,4 +488,5 @@ _PUBLIC_REASONS: Final = {
     501: "not implemented",
     503: "overloaded",
     505: "HTTP version not supported",
+    508: "the request goes round in circles",
 }

@@ -24,6 +24,7 @@ from minato.net.client import Client, Nobody
 from minato.net.context import WorkerContext
 from minato.net.forwarding import build_cache_request
 from minato.net.hits import keep_hot
+from minato.net.last_hop import answer_as_last_hop
 from minato.net.record import record_access
 from minato.net.routing import find_service
 from minato.net.runtime import ServiceRuntime
@@ -34,15 +35,16 @@ from minato.protocol import render
 from minato.protocol.forward import forward_interim_fields, forward_response_head, forward_response_lines
 from minato.protocol.message import Fields, Framing, RequestHead, ResponseHead
 from minato.protocol.render import Persistence
+from minato.protocol.trailers import announced_trailers, passable_trailers
 from minato.shared.board import Counter
 
-_CONTINUE: Final = 100
 _SWITCHING_PROTOCOLS: Final = 101
 _FIRST_FINAL: Final = 200
 _NO_CONTENT: Final = 204
 _NOT_MODIFIED: Final = 304
 _HTTP_1_1: Final = 11
 _CHUNKED: Final = Framing.CHUNKED
+_NO_TRAILERS: Final[Fields] = []  # never added to
 _KEEP: Final = Persistence.KEEP
 _ROUTING: Final = Phase.ROUTING
 _AWAITING_HEAD: Final = Phase.AWAITING_HEAD
@@ -61,6 +63,7 @@ class Exchange(Sharing):
     # Defaults of the class, as in `Uplink`.
     _persistence = Persistence.KEEP
     _must_close = False
+    _trailing_head: ResponseHead | None = None  # of a response whose trailer fields go on
 
     def __init__(self, context: WorkerContext, client: Client, head: RequestHead, request_complete: bool) -> None:
         self.head = head
@@ -81,6 +84,8 @@ class Exchange(Sharing):
         """Route the request and answer or forward it; ``body`` is what has come of its body."""
         try:
             self._service = service = self._route()
+            if self.head.memo is None and self._answer_as_last_hop():
+                return
             if body or not self.request_complete:
                 self._replay = [body] if body else []
                 self.body_bytes_up = len(body)
@@ -140,7 +145,7 @@ class Exchange(Sharing):
     def on_response_spliced(self, size: int) -> None:
         self._body_bytes_down += size
 
-    def on_response_end(self) -> None:
+    def on_response_end(self, trailers: Fields = _NO_TRAILERS) -> None:
         self._release_upstream()
         if self._withheld:
             self._end_withheld()
@@ -148,7 +153,9 @@ class Exchange(Sharing):
         if self._cache is not None:
             self._cache.commit(self._context.loop.wall_s)
         if self._framing_down is _CHUNKED:
-            self._client.write(render.encode_end(_CHUNKED))
+            head = self._trailing_head
+            passable = passable_trailers(trailers, head.fields) if trailers and head is not None else None
+            self._client.write(render.encode_end(_CHUNKED, passable))
         self._end("")
         self._client.finish_exchange(self._persistence)
 
@@ -206,6 +213,15 @@ class Exchange(Sharing):
         if client.claims is not None and not client.enter():
             raise ExchangeError(503, "too many connections", source=Source.DOWNSTREAM, fields=((b"retry-after", b"1"),))
         return context.services[index]
+
+    def _answer_as_last_hop(self) -> bool:
+        """Answer what may not be forwarded; heads that come again are of other kinds."""
+        context = self._context
+        answer = answer_as_last_hop(self.head, context.date, traces=context.config.trace)
+        if answer is None:
+            return False
+        self._send_answer(answer)
+        return True
 
     def _answer_from_cache(self, service: ServiceRuntime) -> bool:
         """Answer from the store, or begin to wait for a response that is on its way; tell whether that was possible."""
@@ -294,9 +310,9 @@ class Exchange(Sharing):
     # -- forwarding
 
     def _relay_interim(self, head: ResponseHead) -> None:
-        # RFC 9110, 15.2: "A server MUST NOT send a 1xx response to an HTTP/1.0 client"; a proxy forwards them unless it
-        # asked for the 100 itself, and a client that expects none is spared a 100.
-        if self.head.version < _HTTP_1_1 or (head.status == _CONTINUE and not self.head.expects_continue):
+        # RFC 9110, 15.2: "A server MUST NOT send a 1xx response to an HTTP/1.0 client"; and "A proxy MUST forward 1xx
+        # responses unless the proxy itself requested the generation of the 1xx response".
+        if self.head.version < _HTTP_1_1:
             return
         self._context.row.add(Counter.RESPONSES_1XX)
         self._client.write(render.render_interim(head.status, head.reason, forward_interim_fields(head)))
@@ -310,6 +326,11 @@ class Exchange(Sharing):
         framing = head.framing
         if framing is Framing.CLOSE or framing is _CHUNKED:
             framing = render.unknown_length_framing(self.head)
+        if head.framing is _CHUNKED and framing is _CHUNKED and self.head.accepts_trailers:
+            self._trailing_head = head
+            announced = announced_trailers(head.fields)
+            if announced:
+                lines += b"trailer: %b\r\n" % announced
         self._send_head(head.status, head.reason, lines, framing, head.length_bytes)
         if isinstance(self._client, Nobody):
             self._give_up_if_useless()

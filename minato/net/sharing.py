@@ -20,7 +20,7 @@ from minato.net.follower import Follower
 from minato.net.loop import Timer
 from minato.net.uplink import Uplink
 from minato.protocol import render
-from minato.protocol.message import Framing
+from minato.protocol.message import Fields, Framing
 from minato.shared.board import Counter
 
 log = logging.getLogger("minato.exchange")
@@ -30,6 +30,7 @@ _NO_CONTENT: Final = 204
 _SMALL_BYTES: Final = 4096
 _LATE_BYTES: Final = 16_384
 _MAX_HOLD_S: Final = 5.0
+_NO_TRAILERS: Final[Fields] = []  # never added to
 
 
 class Sharing(Uplink):
@@ -62,7 +63,7 @@ class Sharing(Uplink):
     def _log(self, failure: str) -> None:
         raise NotImplementedError
 
-    def on_response_end(self) -> None:
+    def on_response_end(self, trailers: Fields = _NO_TRAILERS) -> None:
         raise NotImplementedError
 
     # -- following

@@ -26,8 +26,9 @@ from minato.net.splice import Splice
 from minato.net.stream import Stream
 from minato.net.upstream import UpstreamConnection, UpstreamOwner
 from minato.protocol import render
-from minato.protocol.message import Framing, RequestHead
+from minato.protocol.message import Fields, Framing, RequestHead
 from minato.protocol.proxy_protocol import render_proxy_header
+from minato.protocol.trailers import passable_trailers
 from minato.shared.board import Counter
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Uplink(UpstreamOwner):
     _replay: list[bytes] | None = None  # body pieces sent so far; None once they are not all kept
     body_bytes_up = 0
     pace: Pace | None = None  # of the client, once it is waited for in the middle of a body
+    _trailers_up: Fields | None = None  # those of the request that go on
     _service: ServiceRuntime | None = None
     _upstream: UpstreamRuntime | None = None  # the one tried last
     _connection: UpstreamConnection | None = None
@@ -123,10 +125,13 @@ class Uplink(UpstreamOwner):
     def on_request_spliced(self, size: int) -> None:
         self.body_bytes_up += size
 
-    def on_request_end(self) -> None:
+    def on_request_end(self, trailers: Fields) -> None:
+        """All of the request has come; ``trailers`` are those of a chunked one."""
         connection = self._connection
         assert connection is not None
-        connection.send(render.encode_end(self.head.framing))
+        if trailers:
+            self._trailers_up = passable_trailers(trailers, self.head.fields)
+        connection.send(render.encode_end(self.head.framing, self._trailers_up))
         connection.await_response()
 
     # -- from the upstream's connection
@@ -210,7 +215,7 @@ class Uplink(UpstreamOwner):
         if self._replay:
             wire += b"".join([render.encode_piece(head.framing, piece) for piece in self._replay])
         if head.framing is _CHUNKED:
-            wire += render.encode_end(_CHUNKED)
+            wire += render.encode_end(_CHUNKED, self._trailers_up)
         connection.send_whole(head, wire)
 
     def _ask_again(self, why: str) -> None:

@@ -23,7 +23,7 @@ from minato.net.stream import Stream
 from minato.net.tls_stream import TlsStream
 from minato.protocol.codec import ClientCodec, Signal
 from minato.protocol.guard import Malformed
-from minato.protocol.message import RequestHead, ResponseHead
+from minato.protocol.message import Fields, RequestHead, ResponseHead
 
 _FIRST_FINAL: Final = 200
 _END: Final = Signal.END
@@ -63,7 +63,7 @@ class UpstreamOwner(Protocol):
     def on_response_body(self, data: bytes) -> None: ...
     def splice_response(self, source: Stream) -> Splice | None: ...
     def on_response_spliced(self, size: int) -> None: ...
-    def on_response_end(self) -> None: ...
+    def on_response_end(self, trailers: Fields) -> None: ...
     def on_whole_response(self, head: ResponseHead, data: bytes, body_at: int, payload_bytes: int) -> None: ...
     def on_upstream_drained(self) -> None: ...
     def on_upstream_deadline(self) -> None: ...
@@ -450,7 +450,7 @@ class UpstreamConnection:
             self._on_idle(self)
         else:
             self.close()
-        owner.on_response_end()
+        owner.on_response_end(self._codec.trailers)
         self._let_go()
 
     def _let_go(self) -> None:

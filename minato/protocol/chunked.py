@@ -5,10 +5,14 @@ from __future__ import annotations
 import enum
 import re
 
+from minato.protocol.fields import Fields
 from minato.protocol.guard import Malformed, check_head
 
 _SIZE_LINE_MAX_BYTES = 256
 _TRAILERS_MAX_BYTES = 16_384
+_TRAILERS_MAX_FIELDS = 100
+# RFC 9112, 7.1.1: "A server ought to limit the total length of chunk extensions received in a request".
+_EXTENSIONS_MAX_BYTES = 16_384
 # Extensions are dropped when forwarded, but what is none is refused (RFC 9112, 7.1.1), for some readers refuse it, too.
 _TOKEN = rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED = rb'"(?:[\t \x21\x23-\x5b\x5d-\x7e\x80-\xff]|\\[\t \x21-\x7e\x80-\xff])*"'
@@ -16,7 +20,7 @@ _EXTENSION = rb";[\t ]*%b[\t ]*(?:=[\t ]*(?:%b|%b)[\t ]*)?" % (_TOKEN, _TOKEN, _
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,15})(?:%b)*" % _EXTENSION)
 _PLAIN_SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 _CANONICAL_SIZE_LINE = re.compile(rb"([1-9A-Fa-f][0-9A-Fa-f]{0,7})\r\n")
-_TRAILER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[\t \x21-\x7e\x80-\xff]*")
+_TRAILER_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):([\t \x21-\x7e\x80-\xff]*)")
 
 
 class _Part(enum.Enum):
@@ -32,11 +36,14 @@ class ChunkScanner:
 
     Attributes:
         done: whether the last chunk and its trailer section have passed.
+        trailers: the trailer fields so far, all of them; which may go on is for protocol.trailers to say.
     """
 
-    __slots__ = ("_held", "_left_bytes", "_part", "_trailer_bytes")
+    __slots__ = ("_extension_bytes", "_held", "_left_bytes", "_part", "_trailer_bytes", "trailers")
 
     def __init__(self) -> None:
+        self.trailers: Fields = []
+        self._extension_bytes = 0
         self._part = _Part.SIZE
         self._held = b""  # the beginning of a line that has not ended yet
         self._left_bytes = 0  # of the present chunk's data
@@ -99,6 +106,9 @@ class ChunkScanner:
             match = _SIZE_LINE.fullmatch(line)
             if match is None or len(line) > _SIZE_LINE_MAX_BYTES:
                 raise Malformed("an invalid chunk size")
+            self._extension_bytes += len(line) - match.end(1)
+            if self._extension_bytes > _EXTENSIONS_MAX_BYTES:
+                raise Malformed("chunk extensions over the limit")
             self._left_bytes = int(match[1], 16)
             self._part = _Part.DATA if self._left_bytes else _Part.TRAILERS
         elif self._part is _Part.DATA_END:
@@ -112,15 +122,17 @@ class ChunkScanner:
 
     def _take_trailer(self, line: bytes) -> None:
         self._trailer_bytes += len(line) + 2
-        if self._trailer_bytes > _TRAILERS_MAX_BYTES:
+        if self._trailer_bytes > _TRAILERS_MAX_BYTES or len(self.trailers) >= _TRAILERS_MAX_FIELDS:
             raise Malformed("trailers over the limit", 431)
         check_head(line)
         match = _TRAILER_LINE.fullmatch(line)
         if match is None:
             raise Malformed("a malformed trailer")
         # RFC 9110, 6.5.1: trailers MUST NOT frame a message; some reader might take them for what they say.
-        if match[1].lower() in (b"content-length", b"transfer-encoding"):
+        name = match[1].lower()
+        if name.replace(b"_", b"-") in (b"content-length", b"transfer-encoding"):
             raise Malformed("a trailer that would frame the message")
+        self.trailers.append((name, match[2].strip(b" \t")))
 
 
 def measure_whole_chunks(data: bytes, at: int) -> int | None:
@@ -148,11 +160,17 @@ class ChunkReader:
         done: whether the last chunk has passed.
     """
 
-    __slots__ = ("_scanner", "done")
+    __slots__ = ("_is_scanning", "_scanner", "done")
 
     def __init__(self) -> None:
         self.done = False
-        self._scanner: ChunkScanner | None = None
+        self._is_scanning = False  # in the middle of something that is not for the quick way
+        self._scanner: ChunkScanner | None = None  # of the whole message, since it counts
+
+    @property
+    def trailers(self) -> Fields:
+        """The trailer fields so far."""
+        return self._scanner.trailers if self._scanner is not None else []
 
     def read(self, data: bytes, at: int) -> tuple[bytes, int]:
         """Return what of the body is there, empty for none, and the offset behind it.
@@ -163,7 +181,7 @@ class ChunkReader:
         pieces = []
         end = len(data)
         while at < end and not self.done:
-            if self._scanner is None:
+            if not self._is_scanning:
                 match = _PLAIN_SIZE_LINE.match(data, at)
                 if match is not None:
                     start = match.end()
@@ -176,11 +194,13 @@ class ChunkReader:
                     if not size and data[start : start + 2] == b"\r\n":
                         self.done = True
                         return b"".join(pieces), start + 2
-                self._scanner = ChunkScanner()
+                self._is_scanning = True
             scanner = self._scanner
+            if scanner is None:
+                scanner = self._scanner = ChunkScanner()
             at = scanner.scan(data, at, pieces)
             if scanner.done:
                 self.done = True
             elif scanner.is_between_chunks:
-                self._scanner = None
+                self._is_scanning = False
         return (pieces[0] if len(pieces) == 1 else b"".join(pieces)), at

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from typing import Protocol
 
-from minato.protocol.message import RequestHead, ResponseHead
+from minato.protocol.message import Fields, RequestHead, ResponseHead
 
 
 class Signal(enum.Enum):
@@ -21,6 +21,9 @@ ClientEvent = ResponseHead | bytes | Signal
 
 class ServerCodec(Protocol):
     """Reads requests from one downstream connection, one after the other."""
+
+    trailers: Fields
+    """At the END of a request whose framing is CHUNKED: its trailer fields, whatever they are."""
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the socket; they are kept until ``next_event`` reads them."""
@@ -60,6 +63,8 @@ class ClientCodec(Protocol):
     def expect_response(self, method: bytes, upgrade: bytes) -> None:
         """A request was sent: what it asks decides how its response is framed."""
 
+    trailers: Fields
+    """At an END that ``next_event`` told: the trailer fields of that response, whatever they are."""
     body_at: int
     """Where in the bytes of the last ``read_whole`` the body began."""
     payload_bytes: int

@@ -16,7 +16,7 @@ from minato.protocol.chunked import ChunkReader, measure_whole_chunks
 from minato.protocol.codec import ClientEvent, ServerEvent, Signal
 from minato.protocol.express_facts import RequestFacts, ResponseFacts, read_request_facts, read_response_facts
 from minato.protocol.field_table import FieldTable, Halves, read_like
-from minato.protocol.fields import FieldBlock
+from minato.protocol.fields import FieldBlock, Fields
 from minato.protocol.guard import Malformed
 from minato.protocol.h11_codec import H11ClientCodec, H11ServerCodec
 from minato.protocol.message import Framing, HeadMemo, RequestHead, ResponseHead
@@ -26,6 +26,7 @@ _TARGET: Final = re.compile(rb"/[\x21\x22\x24-\x7e]*")
 _STATUS_LINE: Final = re.compile(rb"HTTP/1\.1 ([2-5][0-9][0-9])(?: ([\t \x21-\x7e\x80-\xff]*))?")
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _NO_BODY: Final = frozenset([204, 304])
+_RESET_CONTENT: Final = 205
 _MAX_STATUS_LINES: Final = 256
 _MAX_HEAD_BYTES: Final = 2048
 
@@ -33,6 +34,7 @@ _NEED_DATA: Final = Signal.NEED_DATA
 _END: Final = Signal.END
 _LENGTH: Final = Framing.LENGTH
 _CHUNKED: Final = Framing.CHUNKED
+_NO_TRAILERS: Final[Fields] = []  # never added to
 
 
 _General = TypeVar("_General", H11ServerCodec, H11ClientCodec)
@@ -41,9 +43,10 @@ _General = TypeVar("_General", H11ServerCodec, H11ClientCodec)
 class _Reader(Generic[_General]):
     """What both directions share: the bytes that were fed, how far they were read, and who reads this message."""
 
-    __slots__ = ("_at", "_data", "_ending", "_general", "_left_bytes", "_limits", "_table")
+    __slots__ = ("_at", "_data", "_ending", "_general", "_left_bytes", "_limits", "_table", "trailers")
 
     def __init__(self, limits: Limits, table: FieldTable) -> None:
+        self.trailers = _NO_TRAILERS
         self._limits = limits
         self._table = table
         self._data = b""
@@ -238,6 +241,7 @@ class ExpressServerCodec(_Reader[H11ServerCodec]):
         event = general.next_event()
         if event is _END:
             self._general = None
+            self.trailers = general.trailers
             self._data, self._at = general.take_rest(), 0
         return event
 
@@ -360,6 +364,8 @@ class ExpressClientCodec(_Reader[H11ClientCodec]):
             framing = Framing.NONE
         elif framing is Framing.NONE:
             return self._hand_over_now()  # framed by the end of the connection
+        elif status == _RESET_CONTENT and (framing is _CHUNKED or facts.length_bytes):
+            return self._hand_over_now()
         head = ResponseHead(status, reason, 11, block, framing, facts.length_bytes, facts.keep_alive)
         if self._method != b"HEAD" and len(raw) <= _MAX_HEAD_BYTES:
             self._heads.offer(raw, head)
@@ -369,6 +375,7 @@ class ExpressClientCodec(_Reader[H11ClientCodec]):
     def _begin_body(self, head: ResponseHead, at: int) -> None:
         self._at = at
         self._waiting = False
+        self.trailers = _NO_TRAILERS
         if head.framing is Framing.CHUNKED:
             self._chunks = ChunkReader()
         else:
@@ -388,6 +395,7 @@ class ExpressClientCodec(_Reader[H11ClientCodec]):
         piece, self._at = chunks.read(self._data, self._at)
         if chunks.done:
             self._chunks = None
+            self.trailers = chunks.trailers
             if not piece:
                 return self._end()
             self._ending = True
@@ -415,5 +423,6 @@ class ExpressClientCodec(_Reader[H11ClientCodec]):
         if event is _END:
             self._general = None
             self._waiting = False
+            self.trailers = general.trailers
             self._data, self._at = general.take_rest(), 0
         return event

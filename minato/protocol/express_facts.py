@@ -12,7 +12,9 @@ from minato.protocol.fields import (
     EXPECT,
     HOST,
     LENGTH,
+    RARE,
     UPGRADE,
+    VIA,
     FieldBlock,
     first_value,
     is_plain_connection,
@@ -21,12 +23,14 @@ from minato.protocol.fields import (
 from minato.protocol.guard import Malformed
 from minato.protocol.message import Framing
 from minato.protocol.target import check_authority
+from minato.protocol.via import is_looping
 
 _LENGTH: Final = re.compile(rb"[0-9]{1,18}")
-_REQUEST_EXCEPTIONS: Final = COUNT * (CODING | EXPECT | UPGRADE)
-_RESPONSE_EXCEPTIONS: Final = COUNT * UPGRADE
+_REQUEST_EXCEPTIONS: Final = COUNT * (CODING | EXPECT | UPGRADE | RARE)
+_RESPONSE_EXCEPTIONS: Final = COUNT * (UPGRADE | RARE)
 _ANY_CONNECTION: Final = COUNT * CONNECTION
 _ANY_LENGTH: Final = COUNT * LENGTH
+_ANY_VIA: Final = COUNT * VIA
 _ANY_CODING: Final = COUNT * CODING
 
 
@@ -59,7 +63,7 @@ def read_request_facts(block: FieldBlock) -> RequestFacts | bool:
     if roles & _REQUEST_EXCEPTIONS or roles & (COUNT * HOST) != HOST:
         return False
     length = _read_length(block)
-    if length is False or not is_plain_connection(block.fields):
+    if length is False or not is_plain_connection(block.fields) or (roles & _ANY_VIA and is_looping(block.fields)):
         return False
     try:
         host = check_authority(first_value(block.fields, b"host") or b"")

@@ -25,6 +25,8 @@ FORWARDED: Final = 1 << 48
 DATE: Final = 1 << 56
 UPGRADE: Final = 1 << 64
 OVERRIDE: Final = 1 << 72
+VIA: Final = 1 << 80
+RARE: Final = 1 << 88  # has a meaning that the h11 codec alone looks for
 COUNT: Final = 0xFF
 MAX_LINES: Final = 200  # what a counter holds, and then some
 
@@ -42,6 +44,11 @@ HOP_BY_HOP_NAMES: Final = frozenset(
         b"content-length",
         b"upgrade",
         b"http2-settings",
+        # Some servers take an underscore for a hyphen; what leaves minato has no framing but its own, in any spelling.
+        b"keep_alive",
+        b"proxy_connection",
+        b"transfer_encoding",
+        b"content_length",
     ]
 )
 # RFC 9110, 7.6.1: "A sender MUST NOT send a connection option corresponding to a field that is intended for all
@@ -67,6 +74,10 @@ _ROLES: Final = {
     b"expect": EXPECT,
     b"date": DATE,
     b"upgrade": UPGRADE,
+    b"via": VIA,
+    b"te": HOP_BY_HOP | RARE,
+    b"trailer": HOP_BY_HOP | RARE,
+    b"max-forwards": RARE,
 }
 # Some server or framework lets these stand in for the method, the target, the host or the scheme of the request.
 _OVERRIDING: Final = frozenset(
@@ -118,10 +129,15 @@ class FieldLine:
         self.downstream = b"" if name in HOP_BY_HOP_NAMES else wire
 
 
+def is_overriding_name(name: bytes) -> bool:
+    """Tell whether some server lets a field stand in for the method, the target, the host or the scheme."""
+    return fold_name(name) in _OVERRIDING
+
+
 def _role_of(name: bytes) -> int:
     if is_forwarded_name(name):
         return FORWARDED
-    return OVERRIDE if fold_name(name) in _OVERRIDING else _ROLES.get(name, 0)
+    return OVERRIDE if is_overriding_name(name) else _ROLES.get(name, 0)
 
 
 _PAIR: Final = attrgetter("pair")

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from minato.protocol.fields import FieldBlock, Fields, field_values, first_value, is_forwarded_name, strip_hop_by_hop
 from minato.protocol.forwarded import Claims
-from minato.protocol.message import RequestHead, ResponseHead
+from minato.protocol.message import Framing, RequestHead, ResponseHead
 from minato.protocol.render import render_lines, render_response_head
+from minato.protocol.trailers import announced_trailers
 
 _HTTP_1_1 = 11
 _NOT_MODIFIED = 304
@@ -31,6 +32,10 @@ def forward_request_fields(
     forwarded: Fields = [(b"host", head.host_as_sent or authority)]
     # RFC 9110, 10.1.1: an expectation of an HTTP/1.0 client, or of one without a body, is not passed on.
     dropped = _MADE_ANEW if head.expects_continue else _MADE_ANEW | {b"expect"}
+    if head.hops_left is not None:
+        # RFC 9110, 7.6.2: "an updated Max-Forwards field [...] the received value decremented by one".
+        dropped = dropped | {b"max-forwards"}
+        forwarded.append((b"max-forwards", b"%d" % (head.hops_left - 1)))
     forwarded += [
         (name, value)
         for name, value in fields
@@ -43,9 +48,26 @@ def forward_request_fields(
         if head.host_as_sent:
             forwarded.append((b"x-forwarded-host", head.host_as_sent))
     forwarded.append((b"via", _via(head.version)))
+    return forwarded + _fields_for_one_hop(head)
+
+
+def _fields_for_one_hop(head: RequestHead) -> Fields:
+    """Return what the request asks of the next server alone, said anew."""
+    fields: Fields = []
+    options = []
+    if head.accepts_trailers:
+        # RFC 9110, 10.1.4: "a sender of TE MUST also send a "TE" connection option".
+        options.append(b"te")
+        fields.append((b"te", b"trailers"))
     if head.upgrade:
-        forwarded += [(b"connection", b"upgrade"), (b"upgrade", b", ".join(field_values(head.fields, b"upgrade")))]
-    return forwarded
+        options.append(b"upgrade")
+        fields.append((b"upgrade", b", ".join(field_values(head.fields, b"upgrade"))))
+    if options:
+        fields.insert(0, (b"connection", b", ".join(options)))
+    trailers = announced_trailers(head.fields) if head.framing is Framing.CHUNKED else b""
+    if trailers:
+        fields.append((b"trailer", trailers))
+    return fields
 
 
 def forward_request_lines(head: RequestHead, client: bytes, authority: bytes) -> bytes:
@@ -63,8 +85,17 @@ def forward_request_lines(head: RequestHead, client: bytes, authority: bytes) ->
         if around is None or around[0] != at:
             around = _split_at_line(known, at)
         return b"%bcookie: %b\r\n%b%b%b" % (around[1], value, around[2], client, around[3])
-    parts = block.forwarded or _surround_client(block)
+    parts = block.forwarded
+    if parts is None:
+        if _has_more_to_say(head):
+            return render_lines(forward_request_fields(head, block.end_to_end, client, None, authority))
+        parts = _surround_client(block)
     return parts[0] + client + parts[1]
+
+
+def _has_more_to_say(head: RequestHead) -> bool:
+    """Tell whether something is said anew that depends on more than the block; never of what the express codec read."""
+    return head.accepts_trailers or head.hops_left is not None or head.framing is Framing.CHUNKED
 
 
 def _surround_client(block: FieldBlock) -> tuple[bytes, bytes]:

@@ -19,11 +19,17 @@ _CODING_LINE = re.compile(rb"\r\ntransfer-encoding:([^\r]*)", re.IGNORECASE)
 _REQUEST_LINE = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([\x21-\x7e]+) HTTP/([0-9])\.([0-9])")
 _STATUS_LINE = re.compile(rb"HTTP/([0-9])\.([0-9]) ([1-5][0-9][0-9])(?: ([\t \x21-\x7e\x80-\xff]*))?")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-_KNOWN_CODINGS = frozenset([b"gzip", b"x-gzip", b"compress", b"x-compress", b"deflate"])
 
 
 class Malformed(MinatoError):
-    """A message that must not be read on. ``status`` is what a client would be answered with."""
+    """A message that must not be read on.
+
+    Attributes:
+        status: what a client would be answered with.
+        method: of the request that is refused, empty where it cannot be told.
+    """
+
+    method: bytes = b""
 
     def __init__(self, reason: str, status: int = 400) -> None:
         super().__init__(reason)
@@ -124,8 +130,8 @@ def _check_codings(codings: list[bytes]) -> None:
     members = [member.strip(b" \t").lower() for value in codings for member in value.split(b",")]
     if members == [b"chunked"]:
         return
-    if not all(member == b"chunked" or member in _KNOWN_CODINGS for member in members) and b"" not in members:
-        raise Malformed("an unknown transfer coding", 501)
+    # RFC 9112, 6.3: "If a Transfer-Encoding header field is present in a request and the chunked transfer coding is not
+    # the final encoding, [...] the server MUST respond with the 400 (Bad Request) status code".
     if members[-1] != b"chunked" or members.count(b"chunked") > 1 or b"" in members:
         raise Malformed("an invalid Transfer-Encoding")
     raise Malformed("a transfer coding that is not spoken here", 501)

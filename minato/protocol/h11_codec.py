@@ -18,7 +18,7 @@ from minato.protocol.codec import ClientEvent, ServerEvent, Signal
 from minato.protocol.fields import FieldBlock, Fields, make_block
 from minato.protocol.guard import Malformed
 from minato.protocol.message import Framing, RequestHead, ResponseHead
-from minato.protocol.semantics import make_request_head, make_response_head
+from minato.protocol.semantics import is_asked_switch, make_request_head, make_response_head
 
 _END_OF_HEAD: Final = b"\r\n\r\n"
 _SWITCHING_PROTOCOLS: Final = 101
@@ -31,13 +31,24 @@ _REQUEST_LINE_REST_BYTES: Final = 32  # method, spaces and version around the ta
 class _MessageReader:
     """What both directions share: finding heads, feeding h11 its body, keeping the rest."""
 
-    __slots__ = ("_buffer", "_checked_bytes", "_h11", "_left_bytes", "_limits", "_scanner")
+    __slots__ = (
+        "_buffer",
+        "_checked_bytes",
+        "_h11",
+        "_has_no_body",
+        "_left_bytes",
+        "_limits",
+        "_scanner",
+        "trailers",
+    )
 
     def __init__(self, limits: Limits) -> None:
+        self.trailers: Fields = []
         self._limits = limits
         self._buffer = bytearray()
         self._checked_bytes = 0  # of an unfinished head: searched for its end and for bare LF already
         self._h11: h11.Connection | None = None  # set while a body is read
+        self._has_no_body = False
         self._left_bytes: int | None = None  # of a body with Content-Length
         self._scanner: ChunkScanner | None = None  # of a chunked body
 
@@ -91,16 +102,23 @@ class _MessageReader:
         self._scanner = ChunkScanner() if framing is Framing.CHUNKED else None
         if framing is Framing.NONE:
             self._left_bytes = 0
+        # Whatever h11 makes of its fields (205).
+        self._has_no_body = framing is Framing.NONE or self._left_bytes == 0
 
     def _next_body_event(self) -> bytes | Signal:
         """Return a piece, END, or NEED_DATA, after feeding h11 what the buffer holds of this body."""
         connection = self._h11
         assert connection is not None
+        if self._has_no_body:
+            self.trailers = []
+            self._h11 = None
+            return Signal.END
         self._feed_h11(connection)
         event = _next_h11_event(connection)
         if isinstance(event, h11.Data):
             return bytes(event.data)
         if isinstance(event, h11.EndOfMessage):
+            self.trailers = list(event.headers)
             self._h11 = None
             return Signal.END
         return Signal.NEED_DATA
@@ -139,6 +157,13 @@ class H11ServerCodec(_MessageReader):
         if head is None:
             return Signal.NEED_DATA
         method, target, version = guard.split_request_line(head)
+        try:
+            return self._read_head(head, method, target, version)
+        except Malformed as error:
+            error.method = method
+            raise
+
+    def _read_head(self, head: bytes, method: bytes, target: bytes, version: int) -> RequestHead:
         if len(target) > self._limits.target_bytes:
             raise Malformed("a request target over the limit", 414)
         framing = guard.declared_framing(*guard.framing_lines(head), version)
@@ -228,6 +253,8 @@ class H11ClientCodec(_MessageReader):
         response = make_response_head(self._method, status, reason, version, self._parsed_fields(event), framing)
         if status < _FIRST_FINAL:
             self._count_interim(status)
+            if status == _SWITCHING_PROTOCOLS and not is_asked_switch(self._upgrade, response.upgrade):
+                raise Malformed("a switch to a protocol that nobody asked for")
         else:
             self._pending = None
             self._begin_body(connection, response.framing, response.length_bytes)

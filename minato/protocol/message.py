@@ -65,6 +65,8 @@ class RequestHead:
         keep_alive: whether the client wants the connection kept.
         expects_continue: whether it waits for a 100 before it sends the body.
         upgrade: the Upgrade field's value where Connection names it, else empty.
+        accepts_trailers: whether its TE says so.
+        hops_left: of TRACE and OPTIONS, the Max-Forwards field; None where there is none.
         memo: what is kept of heads that come again, shared among them; None for one that is seen for the first time.
     """
 
@@ -79,6 +81,8 @@ class RequestHead:
     keep_alive: bool
     expects_continue: bool = False
     upgrade: bytes = b""
+    accepts_trailers: bool = False
+    hops_left: int | None = None
     memo: HeadMemo | None = field(default=None, compare=False)
 
     @property

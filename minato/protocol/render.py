@@ -11,6 +11,7 @@ _REASONS = {
     304: b"Not Modified",
     400: b"Bad Request",
     404: b"Not Found",
+    405: b"Method Not Allowed",
     408: b"Request Timeout",
     412: b"Precondition Failed",
     413: b"Content Too Large",
@@ -22,6 +23,7 @@ _REASONS = {
     503: b"Service Unavailable",
     504: b"Gateway Timeout",
     505: b"HTTP Version Not Supported",
+    508: b"Loop Detected",
 }
 _HTTP_1_1 = 11
 
@@ -82,9 +84,11 @@ def encode_piece(framing: Framing, data: bytes) -> bytes:
     return data
 
 
-def encode_end(framing: Framing) -> bytes:
-    """Return what ends a body on the wire."""
-    return b"0\r\n\r\n" if framing is Framing.CHUNKED else b""
+def encode_end(framing: Framing, trailers: Fields | None = None) -> bytes:
+    """Return what ends a body on the wire; trailers are for chunked ones."""
+    if framing is not Framing.CHUNKED:
+        return b""
+    return b"0\r\n%b\r\n" % render_lines(trailers) if trailers else b"0\r\n\r\n"
 
 
 def _framing_line(framing: Framing, length_bytes: int) -> bytes:

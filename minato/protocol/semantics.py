@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import re
+
 from minato.protocol.fields import FieldBlock, Fields
 from minato.protocol.guard import Malformed
 from minato.protocol.message import Framing, RequestHead, ResponseHead, field_values, list_members
 from minato.protocol.target import resolve_target
+from minato.protocol.via import is_looping
 
 _HTTP_1_1 = 11
 _NO_CONTENT = 204
+_RESET_CONTENT = 205
 _NOT_MODIFIED = 304
 _SWITCHING_PROTOCOLS = 101
 _FIRST_FINAL = 200
+_NO_BODY = (Framing.LENGTH, 0)
+_HOPS = re.compile(rb"[0-9]+")
+_MAX_HOPS = 999
 
 
 def make_request_head(
@@ -20,12 +27,16 @@ def make_request_head(
     """Return the head of a request whose lines passed the guard; ``framing`` is what its fields declare.
 
     Raises:
-        Malformed: with 400, 417 for an unknown expectation, 501 for CONNECT.
+        Malformed: with 400, 417 for an unknown expectation, 501 for CONNECT, 508 for a loop.
     """
     fields = block.fields
+    if is_looping(fields):
+        raise Malformed("a request that goes round in circles", 508)
     host, path = resolve_target(method, target, field_values(fields, b"host"), version)
     connection = list_members(fields, b"connection")
     kind, length_bytes = framing or (Framing.NONE, 0)
+    if method == b"TRACE" and framing not in (None, _NO_BODY):
+        raise Malformed("a TRACE with a body")  # RFC 9110, 9.3.8: "A client MUST NOT send content in a TRACE request."
     return RequestHead(
         method=method,
         target=target,
@@ -38,21 +49,37 @@ def make_request_head(
         keep_alive=_wants_keep_alive(connection, version),
         expects_continue=_expects_continue(fields, version, kind is not Framing.NONE),
         upgrade=_asked_upgrade(fields, connection, version, kind),
+        accepts_trailers=_accepts_trailers(fields, connection, version),
+        hops_left=_hops_left(fields) if method in (b"OPTIONS", b"TRACE") else None,
     )
 
 
 def make_response_head(
     method: bytes, status: int, reason: bytes, version: int, block: FieldBlock, framing: tuple[Framing, int] | None
 ) -> ResponseHead:
-    """Return the head of a response to ``method`` whose lines passed the guard (RFC 9112, 6.3)."""
+    """Return the head of a response to ``method`` whose lines passed the guard (RFC 9112, 6.3).
+
+    Raises:
+        Malformed: an interim response that declares a body: one reader would look for it, another would not.
+    """
     fields = block.fields
     connection = list_members(fields, b"connection")
     kind, length_bytes = framing or (Framing.CLOSE, 0)
     keep_alive = _wants_keep_alive(connection, version)
-    if status < _FIRST_FINAL or status == _NO_CONTENT:
-        # Framing fields are forbidden here (RFC 9110, 8.6; RFC 9112, 6.1): whoever sends them may send a body too.
-        keep_alive = keep_alive and framing in (None, (Framing.LENGTH, 0))
+    if status < _FIRST_FINAL:
+        # Forbidden (RFC 9110, 8.6; RFC 9112, 6.1); what follows could be a body or the next response.
+        if framing not in (None, _NO_BODY):
+            raise Malformed("an interim response that declares a body")
         kind = Framing.NONE
+    elif status == _NO_CONTENT:
+        # Framing fields are forbidden here, too: whoever sends them may send a body too.
+        keep_alive = keep_alive and framing in (None, _NO_BODY)
+        kind = Framing.NONE
+    elif status == _RESET_CONTENT and method != b"HEAD":
+        # RFC 9110, 15.3.6: "a server MUST NOT generate content in a 205 response". Some clients look for none, so that
+        # none may follow; what comes nevertheless is no part of the message.
+        keep_alive = keep_alive and framing == _NO_BODY
+        kind, length_bytes = _NO_BODY
     elif status == _NOT_MODIFIED or method == b"HEAD":
         kind = Framing.NONE
     elif kind is Framing.CLOSE:
@@ -75,6 +102,33 @@ def _expects_continue(fields: Fields, version: int, has_body: bool) -> bool:
     if any(expectation != b"100-continue" for expectation in expectations):
         raise Malformed("an unknown expectation", 417)
     return bool(expectations) and version >= _HTTP_1_1 and has_body
+
+
+def _accepts_trailers(fields: Fields, connection: list[bytes], version: int) -> bool:
+    # RFC 9110, 10.1.4: "a sender of TE MUST also send a "TE" connection option"; without one it may have been meant for
+    # somebody else.
+    return version >= _HTTP_1_1 and b"te" in connection and b"trailers" in list_members(fields, b"te")
+
+
+def _hops_left(fields: Fields) -> int | None:
+    """Return the value of Max-Forwards (RFC 9110, 7.6.2)."""
+    values = field_values(fields, b"max-forwards")
+    if not values:
+        return None
+    if len(values) > 1 or not _HOPS.fullmatch(values[0]):
+        raise Malformed("an invalid Max-Forwards")
+    digits = values[0].lstrip(b"0")
+    # What goes on is "the lesser of" it and "the recipient's maximum supported value".
+    return _MAX_HOPS if len(digits) > 3 else int(digits or b"0")
+
+
+def is_asked_switch(asked: bytes, switched: bytes) -> bool:
+    """Tell whether a 101 names protocols, and only such as were asked for; both lists in lower case.
+
+    RFC 9110, 7.8: "A server MUST NOT switch to a protocol that was not indicated by the client".
+    """
+    named = {protocol.strip(b" \t") for protocol in switched.split(b",")}
+    return b"" not in named and named <= {protocol.strip(b" \t") for protocol in asked.split(b",")}
 
 
 def _asked_upgrade(fields: Fields, connection: list[bytes], version: int, framing: Framing) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from ipaddress import AddressValueError, IPv6Address
 
 from minato.protocol.guard import Malformed
 
@@ -22,6 +23,11 @@ def check_authority(authority: bytes) -> bytes:
     match = _AUTHORITY.fullmatch(authority)
     if match is None or (match[1] and int(match[1]) > 65_535):
         raise Malformed("an invalid Host")
+    if authority[:1] == b"[":
+        try:
+            IPv6Address(authority[1 : authority.index(b"]")].decode("ascii"))
+        except AddressValueError:
+            raise Malformed("an invalid Host") from None
     return authority.lower()
 
 

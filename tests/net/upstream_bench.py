@@ -16,7 +16,7 @@ from minato.net.upstream import UpstreamConnection
 from minato.protocol.codec import ClientCodec
 from minato.protocol.fields import make_block
 from minato.protocol.h11_codec import H11ClientCodec
-from minato.protocol.message import Framing, RequestHead, ResponseHead
+from minato.protocol.message import Fields, Framing, RequestHead, ResponseHead
 from tests.net.support import PATIENCE_S, read_exactly, settle, turn_until
 
 GET = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n"
@@ -64,7 +64,7 @@ class Exchange:
             assert self.connection is not None
             self.connection.pause()
 
-    def on_response_end(self) -> None:
+    def on_response_end(self, trailers: Fields) -> None:
         self.told.append("end")
 
     def on_upstream_drained(self) -> None:

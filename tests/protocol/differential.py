@@ -69,12 +69,19 @@ ANY_RESPONSE_WORKER = st.sampled_from(RESPONSE_WORKERS)
 # -- what a codec makes of some pieces
 
 
+def trailers_of(codec: ServerCodec | ClientCodec, told: Transcript) -> list[tuple[bytes, bytes]]:
+    """What the codec says of trailers at an END; of a request's, only where it was chunked, as its contract has it."""
+    head = next((event[1] for event in reversed(told) if event[0] == "head"), None)
+    is_asked = isinstance(head, ResponseHead) or (head is not None and head.framing is Framing.CHUNKED)
+    return codec.trailers if is_asked else []
+
+
 def pull(codec: ServerCodec | ClientCodec, told: Transcript) -> Signal | None:
     """Note down one event; bodies are joined. Return the signal, None for anything else."""
     event = codec.next_event()
     if isinstance(event, Signal):
         if event is Signal.END:
-            told.append(("end", codec.buffered_bytes))
+            told.append(("end", codec.buffered_bytes, trailers_of(codec, told)))
         return event
     if isinstance(event, bytes):
         assert event, "an empty piece says nothing"
@@ -94,7 +101,7 @@ def read_requests(codec: ServerCodec, pieces: Sequence[bytes], *, whole: bool = 
             head = codec.read_whole(piece) if whole else None
             if head is not None:
                 size = head.length_bytes
-                told += [("head", head, size), *([("body", piece[-size:])] if size else []), ("end", 0)]
+                told += [("head", head, size), *([("body", piece[-size:])] if size else []), ("end", 0, [])]
             else:
                 codec.feed(piece)
                 while pull(codec, told) is not Signal.NEED_DATA:
@@ -130,7 +137,7 @@ def read_responses(
             return False
         body = piece[codec.body_at :]
         payload = ChunkReader().read(body, 0)[0] if head.framing is Framing.CHUNKED else body
-        told.extend([("head", head, len(body)), *([("body", payload)] if payload else []), ("end", 0)])
+        told.extend([("head", head, len(body)), *([("body", payload)] if payload else []), ("end", 0, [])])
         if (question := next(questions, None)) is not None:
             codec.expect_response(*question)
         told.append(("needs more", 0))

@@ -185,6 +185,24 @@ def test_near_valid_responses_are_read_alike(
     check_responses(worker, pieces, asked, ends=ends)
 
 
+def test_trailers_are_those_of_the_response_that_ended() -> None:
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n%b\r\n"
+    length = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+    messages = [
+        chunked % b"X-A: 1\r\n",
+        length,
+        chunked % b"",
+        chunked % b"X-B: 2\r\nX-B: 3\r\n",
+        chunked % b"",
+        length,
+    ]
+    for pieces in (messages, bytewise(b"".join(messages)), [b"".join(messages)]):
+        for _ in range(3):
+            told = check_responses(RESPONSE_WORKERS[0], pieces, [(b"GET", b"")] * len(messages), ends=False)
+            ends = [event[2] for event in told if event[0] == "end"]
+            assert ends == [[(b"x-a", b"1")], [], [], [(b"x-b", b"2"), (b"x-b", b"3")], [], []]
+
+
 CHUNK_PIECES = [
     *[
         b"5\r\nhello\r\n",
@@ -192,6 +210,8 @@ CHUNK_PIECES = [
         b"0\r\n\r\n",
         b"0\r\n",
         b"A: b\r\n",
+        b"X-Sum:\t5 \r\n",
+        b"Content-Type: x\r\n",
         b"\r\n",
         b"10\r\n0123456789abcdef\r\n",
         b"0;x\r\n\r\n",

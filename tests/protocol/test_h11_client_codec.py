@@ -85,6 +85,32 @@ def test_head_204_and_304_end_with_their_head(method: bytes, status: bytes, line
     assert codec.buffered_bytes == 5
 
 
+@pytest.mark.parametrize(
+    "lines", [b"Content-Length: 5\r\n", b"Transfer-Encoding: chunked\r\n", b"", b"Content-Length: 0\r\n"]
+)
+def test_205_ends_with_its_head_and_says_that_it_is_empty(lines: bytes) -> None:
+    codec = response_codec()
+    ((head, body, ended),) = read_messages(codec, [b"HTTP/1.1 205 x\r\n" + lines + b"\r\nhello"])
+    assert (head.framing, head.length_bytes, body, ended) == (Framing.LENGTH, 0, b"", True)
+    assert codec.buffered_bytes == 5
+
+
+@pytest.mark.parametrize("way", ["whole", "bytewise"])
+def test_trailers_are_told_at_the_end_and_forgotten_with_the_next_response(way: str) -> None:
+    codec = response_codec()
+    chunked = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n%b\r\n"
+    for message, trailers in [
+        (chunked % b"X-A: 1\r\nx-b:\t2 \r\n", [(b"x-a", b"1"), (b"x-b", b"2")]),
+        (LENGTH, []),
+        (chunked % b"X-A: 3\r\n", [(b"x-a", b"3")]),
+        (chunked % b"", []),
+        (EMPTY, []),
+    ]:
+        read_messages(codec, [message] if way == "whole" else bytewise(message))
+        assert codec.trailers == trailers
+        codec.expect_response(b"GET", b"")
+
+
 @pytest.mark.parametrize("version", [b"1.0", b"1.1"])
 def test_a_body_without_framing_goes_on_until_the_end_of_the_connection(version: bytes) -> None:
     codec = response_codec()

@@ -148,7 +148,8 @@ def test_empty_lines_alone_are_no_request() -> None:
         (b"Transfer-Encoding : chunked", 400),
         (b"Transfer-Encoding:\x0bchunked", 400),
         (b"Transfer-Encoding: gzip, chunked", 501),
-        (b"Transfer-Encoding: cow", 501),
+        (b"Transfer-Encoding: cow, chunked", 501),
+        (b"Transfer-Encoding: cow", 400),
         (b"Expect: cows", 417),
     ],
 )

@@ -7,7 +7,7 @@ import pytest
 from minato.protocol.fields import make_block
 from minato.protocol.guard import Malformed
 from minato.protocol.message import Fields, Framing, RequestHead, ResponseHead
-from minato.protocol.semantics import make_request_head, make_response_head
+from minato.protocol.semantics import is_asked_switch, make_request_head, make_response_head
 
 
 def request(*fields: tuple[bytes, bytes], version: int = 11, framing: tuple[Framing, int] | None = None) -> RequestHead:
@@ -114,17 +114,89 @@ def test_head_and_304_have_no_body_and_may_keep_their_connection(
     assert head.keep_alive
 
 
-@pytest.mark.parametrize("status", [100, 103, 199, 204])
 @pytest.mark.parametrize(
     ("framing", "kept"),
     [(None, True), ((Framing.LENGTH, 0), True), ((Framing.LENGTH, 5), False), ((Framing.CHUNKED, 0), False)],
 )
-def test_204_and_1xx_with_framing_are_not_trusted_with_their_connection(
-    status: int, framing: tuple[Framing, int] | None, kept: bool
-) -> None:
-    head = response(status, framing=framing)
+def test_204_with_framing_is_not_trusted_with_its_connection(framing: tuple[Framing, int] | None, kept: bool) -> None:
+    head = response(204, framing=framing)
     assert head.framing is Framing.NONE
     assert head.keep_alive is kept
+
+
+@pytest.mark.parametrize("status", [100, 101, 103, 199])
+@pytest.mark.parametrize("framing", [(Framing.LENGTH, 5), (Framing.CHUNKED, 0)])
+def test_interim_response_that_declares_a_body_is_refused(status: int, framing: tuple[Framing, int]) -> None:
+    with pytest.raises(Malformed, match="interim"):
+        response(status, framing=framing)
+
+
+@pytest.mark.parametrize("status", [100, 103, 199])
+@pytest.mark.parametrize("framing", [None, (Framing.LENGTH, 0)])
+def test_interim_response_without_a_body_passes(status: int, framing: tuple[Framing, int] | None) -> None:
+    assert response(status, framing=framing).framing is Framing.NONE
+
+
+@pytest.mark.parametrize(
+    ("framing", "kept"),
+    [((Framing.LENGTH, 0), True), ((Framing.LENGTH, 5), False), ((Framing.CHUNKED, 0), False), (None, False)],
+)
+def test_205_has_an_empty_body_whatever_it_declares(framing: tuple[Framing, int] | None, kept: bool) -> None:
+    head = response(205, framing=framing)
+    assert (head.framing, head.length_bytes, head.keep_alive) == (Framing.LENGTH, 0, kept)
+
+
+@pytest.mark.parametrize(
+    ("fields", "accepts"),
+    [
+        ([(b"te", b"trailers"), (b"connection", b"TE")], True),
+        ([(b"te", b"gzip;q=0.5, Trailers"), (b"connection", b"keep-alive, te")], True),
+        ([(b"te", b"trailers")], False),
+        ([(b"te", b"gzip"), (b"connection", b"te")], False),
+        ([(b"connection", b"te")], False),
+    ],
+)
+def test_trailers_are_accepted_by_te_that_connection_names(fields: Fields, accepts: bool) -> None:
+    assert request(*fields).accepts_trailers is accepts
+    assert request(*fields, version=10).accepts_trailers is False
+
+
+@pytest.mark.parametrize(("value", "hops"), [(b"0", 0), (b"7", 7), (b"007", 7), (b"000", 0), (b"9" * 5000, 999)])
+@pytest.mark.parametrize("method", [b"OPTIONS", b"TRACE"])
+def test_max_forwards_counts_hops_of_options_and_trace(method: bytes, value: bytes, hops: int) -> None:
+    block = make_block([(b"host", b"a"), (b"max-forwards", value)])
+    assert make_request_head(method, b"/", 11, block, None).hops_left == hops
+    assert make_request_head(b"GET", b"/", 11, block, None).hops_left is None
+
+
+@pytest.mark.parametrize("values", [[b""], [b"-1"], [b"+1"], [b"1, 2"], [b"x"], [b"1", b"2"], [b"1", b"1"]])
+def test_max_forwards_that_is_no_number_is_refused(values: list[bytes]) -> None:
+    block = make_block([(b"host", b"a"), *[(b"max-forwards", value) for value in values]])
+    with pytest.raises(Malformed, match="Max-Forwards"):
+        make_request_head(b"OPTIONS", b"/", 11, block, None)
+
+
+@pytest.mark.parametrize("framing", [(Framing.LENGTH, 1), (Framing.CHUNKED, 0)])
+def test_trace_with_a_body_is_refused(framing: tuple[Framing, int]) -> None:
+    with pytest.raises(Malformed, match="TRACE"):
+        make_request_head(b"TRACE", b"/", 11, make_block([(b"host", b"a")]), framing)
+
+
+@pytest.mark.parametrize(
+    ("asked", "switched", "is_asked"),
+    [
+        (b"websocket", b"websocket", True),
+        (b"a, b, c", b"b, a", True),
+        (b"websocket", b"h2c", False),
+        (b"websocket", b"websocket, h2c", False),
+        (b"websocket", b"", False),
+        (b"websocket", b"websocket,", False),
+        (b"", b"websocket", False),
+        (b"", b"", False),
+    ],
+)
+def test_switch_is_only_to_what_was_asked_for(asked: bytes, switched: bytes, is_asked: bool) -> None:
+    assert is_asked_switch(asked, switched) is is_asked
 
 
 def test_a_switch_names_its_protocol() -> None:

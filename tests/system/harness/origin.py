@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import select
 import socket
 import ssl
 import struct
@@ -168,6 +169,7 @@ class Origin:
 
     Attributes:
         connections: those that carried something else than a probe, in order.
+        accepted: how many connections were accepted; ``unnumbered`` of them turned out to be probes or ended empty.
         requests: every request that was recorded, in order, over all connections.
         health: how probes are answered.
     """
@@ -181,6 +183,7 @@ class Origin:
         self.connections: list[OriginConnection] = []
         self.requests: list[Request] = []
         self.accepted = 0
+        self.unnumbered = 0
         self.failures: list[BaseException] = []
         self._tls = tls
         self._host = host
@@ -218,6 +221,12 @@ class Origin:
                 connection.sock.shutdown(socket.SHUT_RDWR)
             connection.close()
 
+    @property
+    def has_unread(self) -> bool:
+        """Whether there are connections that nothing was read from yet, so that it is not clear what they carry."""
+        waits = self._listener is not None and bool(select.select([self._listener], [], [], 0)[0])
+        return waits or self.accepted > len(self.connections) + self.unnumbered
+
     def record(self, request: Request) -> None:
         with self._change:
             self.requests.append(request)
@@ -252,6 +261,7 @@ class Origin:
             try:
                 sock = self._tls.wrap_socket(sock, server_side=True, suppress_ragged_eofs=True)
             except OSError:
+                self.unnumbered += 1
                 sock.close()
                 return
         connection = OriginConnection(self, sock)
@@ -263,6 +273,8 @@ class Origin:
         except BaseException as error:
             self.failures.append(error)  # told at the end of the test
         finally:
+            if connection.number < 0:
+                self.unnumbered += 1
             connection.close()
             self._open.discard(connection)
 
