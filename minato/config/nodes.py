@@ -15,6 +15,7 @@ import yaml
 from minato.config.problems import BadValue, Problems, shown
 
 MAX_DEPTH = 32
+_TOO_DEEP = f"is nested more than {MAX_DEPTH} levels deep"
 MAX_NODES = 600_000
 """Bound on keys and values after every alias is expanded: 20,000 services, and an end to anchor bombs."""
 
@@ -109,6 +110,8 @@ def compose(text: str, problems: Problems) -> Node | None:
 def _locate(error: yaml.MarkedYAMLError, text: str) -> tuple[int, str]:
     """Return the line and the one-line message of a syntax error."""
     line = error.problem_mark.line + 1 if error.problem_mark else 0
+    if "nesting depth" in str(error.problem):  # the parser's own bound, which is far beyond ours, since PyYAML 6.0.4
+        return line, _TOO_DEEP
     message = f"is not YAML: {error.problem or error.context or 'syntax error'}"
     if error.context and error.problem:
         where = f" that began on line {error.context_mark.line + 1}" if error.context_mark else ""
@@ -169,7 +172,7 @@ class _Composer:
         # PyYAML gives "!" for a non-specific tag and None for no tag.
         self._check_tag(node.line, event.tag)
         if len(self._open) == MAX_DEPTH:
-            raise UnusableYaml(node.line, f"is nested more than {MAX_DEPTH} levels deep")
+            raise UnusableYaml(node.line, _TOO_DEEP)
         if event.anchor is not None:
             self._anchors[event.anchor] = None
         self._open.append(_Open(node, event.anchor))
