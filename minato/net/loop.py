@@ -29,6 +29,7 @@ Reader = Callable[[], object]
 NEVER = math.inf
 _MAX_EVENTS = 512
 _CROWD = 64
+_PAUSE_S = 1.0
 _TICKS_PER_S = 100
 # A deadline belongs to the tick that ends with it, rounding errors aside.
 _ROUNDING = 1e-6
@@ -123,7 +124,7 @@ class Loop:
         self._later: list[Callable[[], None]] = []
         self._dirty: list[Flushable] = []
         self.flush_soon = self._dirty.append  # a stream's flush is due at the end of this turn
-        self._first: tuple[int, int] | None = None  # the event that goes before all others of its turn
+        self._first: int | None = None  # the descriptor that is looked after first of all after a stop
         self._removed: set[int] = set()  # since the last poll: an event of theirs is not for who has that fd now
         self._running = False
         self.is_crowded = False
@@ -143,11 +144,12 @@ class Loop:
         self._handlers[fd] = handler
 
     def put_first(self, fd: int) -> None:
-        """Handle ``fd``, when it is readable, before whatever else came in the same turn.
+        """After a pause of a second or more (an idle wait, or a stopped process) handle ``fd`` before all else.
 
-        The order in which epoll tells is not that in which they became ready.
+        The order in which epoll tells is not that in which they became ready, and of very many it tells some. The
+        handler is called whether there is anything or not.
         """
-        self._first = (fd, READ)
+        self._first = fd
 
     def set_reader(self, fd: int, reader: Reader | None) -> None:
         """Call ``reader()`` instead of the handler whenever ``fd`` is readable and nothing else; None: no more."""
@@ -206,6 +208,7 @@ class Loop:
         except InterruptedError:
             events = []
         self.is_crowded = len(events) > _CROWD
+        last_s = self.now_s
         now_s = self.now_s = time.monotonic()
         self.wall_s = time.time()
         handlers = self._handlers
@@ -213,9 +216,8 @@ class Loop:
         removed = self._removed
         if removed:
             removed.clear()
-        if len(events) > 1 and self._first in events:  # 25 ns an event
-            events.remove(self._first)
-            events.insert(0, self._first)
+        if now_s - last_s >= _PAUSE_S and self._first is not None:
+            events.insert(0, (self._first, READ))
         for fd, mask in events:
             if removed and fd in removed:
                 continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
 from collections.abc import Callable
@@ -460,22 +461,26 @@ def test_a_bug_of_nobody_is_logged(loop: Loop, caplog: pytest.LogCaptureFixture)
     assert "ZeroDivisionError" in caplog.text
 
 
-def test_what_is_put_first_is_handled_before_what_was_ready_earlier(loop: Loop, pair: Pair) -> None:
+def test_what_is_put_first_is_handled_before_all_else_after_a_pause(clock: Clock, loop: Loop, pair: Pair) -> None:
     handled: list[str] = []
-    ends = [pair() for _ in range(3)]
-    for name, (ours, theirs) in zip("abc", ends, strict=True):
-        loop.add(ours.fileno(), READ, lambda mask, name=name, ours=ours: handled.append(name) or ours.recv(1))
+    ends = [pair() for _ in range(600)]  # more than one look at epoll tells
+    for number, (ours, theirs) in enumerate(ends):
+        name = "first" if number == 599 else "other"
+        ours.setblocking(False)
+
+        def handle(_: int, name: str = name, ours: socket.socket = ours) -> None:
+            with contextlib.suppress(BlockingIOError):
+                ours.recv(1)
+                handled.append(name)
+
+        loop.add(ours.fileno(), READ, handle)
         theirs.send(b"x")
+    loop.put_first(ends[599][0].fileno())
+    clock.advance(0.5)
     loop.turn(0.0)
-    assert handled == ["a", "b", "c"]
-    handled.clear()
-    loop.put_first(ends[1][0].fileno())
-    for _, theirs in ends:
-        theirs.send(b"x")
+    assert handled[0] == "other", "without a pause it costs nothing and is in no hurry"
+    clock.advance(1.5)
     loop.turn(0.0)
-    assert handled == ["b", "a", "c"]
-    handled.clear()
-    for _, theirs in (ends[2], ends[0]):
-        theirs.send(b"x")
-    loop.turn(0.0)
-    assert sorted(handled) == ["a", "c"]
+    assert handled[handled.index("first") - 1] == "other"
+    assert handled.index("first") == 512
+    assert handled.count("first") == 1
