@@ -42,7 +42,6 @@ class CacheSession:
         flight: what it leads: others may wait for the response; None where nobody may.
         is_collapsed: whether it is answered by the response to another request, which it waited for.
         must_ask_again: whether what came is of no use with what is stored, so that the request is to be sent once more.
-        needs_validation: whether the answer is stale, and to be validated in the background.
     """
 
     __slots__ = (
@@ -50,6 +49,7 @@ class CacheSession:
         "_cache",
         "_completed",
         "_fallback",
+        "_is_overdue",
         "_is_unconditional",
         "_is_validation",
         "_missing",
@@ -62,7 +62,6 @@ class CacheSession:
         "hit",
         "is_collapsed",
         "must_ask_again",
-        "needs_validation",
         "reason",
     )
 
@@ -83,7 +82,7 @@ class CacheSession:
         self.hit: StoredResponse | None = None
         self.reason = LookupReason.BYPASS
         self.flight: Flight | None = None
-        self.needs_validation = False
+        self._is_overdue = False
         self._is_validation = False
 
     @property
@@ -115,7 +114,7 @@ class CacheSession:
         return None
 
     def _answer_hit(self, stored: StoredResponse, now_s: float, *, is_overdue: bool) -> CachedAnswer:
-        self.needs_validation = is_overdue
+        self._is_overdue = is_overdue
         status = None
         if self._awaited is not None:
             self.reason = self._awaited
@@ -127,13 +126,15 @@ class CacheSession:
             self.hit = stored
         return self._cache.answer(self._request, stored, now_s, status)
 
+    @property
     def is_validation_due(self) -> bool:
-        """Tell whether the stale response that answered is to be validated: nobody does so, or has done."""
-        flights, key = self._cache.flights, self._request.key
-        is_due = self.needs_validation and self._stored is not None and self._stored.is_live
+        """Whether the answer was stale and is to be validated in the background: nobody does so, or has done."""
+        stored, flights, key = self._stored, self._cache.flights, self._request.key
+        if not self._is_overdue or stored is None or not stored.is_live:
+            return False
         if self._request.is_oddly_spelt:  # nothing of what it brought would be kept
             return False
-        return is_due and key not in flights.validating and not flights.is_under_way(key)
+        return key not in flights.validating and not flights.is_under_way(key)
 
     def begin_validation(self, leader: Leader) -> CacheSession:
         """Return the session of the exchange ``leader``, which validates the stale response that answered."""

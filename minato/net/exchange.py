@@ -24,7 +24,7 @@ from minato.net.client import Client, Nobody
 from minato.net.context import WorkerContext
 from minato.net.forwarding import build_cache_request
 from minato.net.hits import keep_hot
-from minato.net.last_hop import answer_as_last_hop
+from minato.net.last_hop import LAST_HOP_METHODS, answer_as_last_hop
 from minato.net.record import record_access
 from minato.net.routing import find_service
 from minato.net.runtime import ServiceRuntime
@@ -84,7 +84,7 @@ class Exchange(Sharing):
         """Route the request and answer or forward it; ``body`` is what has come of its body."""
         try:
             self._service = service = self._route()
-            if self.head.memo is None and self._answer_as_last_hop():
+            if self.head.method in LAST_HOP_METHODS and self._answer_as_last_hop():
                 return
             if body or not self.request_complete:
                 self._replay = [body] if body else []
@@ -215,7 +215,7 @@ class Exchange(Sharing):
         return context.services[index]
 
     def _answer_as_last_hop(self) -> bool:
-        """Answer what may not be forwarded; heads that come again are of other kinds."""
+        """Answer what may not be forwarded."""
         context = self._context
         answer = answer_as_last_hop(self.head, context.date, traces=context.config.trace)
         if answer is None:
@@ -242,7 +242,7 @@ class Exchange(Sharing):
         if answer is not None:
             row.add(Counter.CACHE_COLLAPSED if cache.is_collapsed else Counter.CACHE_HITS)
             self._send_answer(answer)
-            if cache.needs_validation and not self._context.draining and cache.is_validation_due():
+            if cache.is_validation_due and not self._context.draining:
                 self._validate_in_background(cache)
             return True
         flight = cache.join(self, now_s) if may_wait else None

@@ -9,6 +9,9 @@ from minato.errors import RequestError
 from minato.protocol.message import RequestHead
 from minato.protocol.render import render_lines
 
+LAST_HOP_METHODS: Final = frozenset([b"TRACE", b"OPTIONS"])
+"""Requests with any other method are none of this module's business."""
+
 # What an upstream allows is not known here; TRACE is not among it.
 _ALLOW: Final = (b"allow", b"GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS")
 # RFC 9110, 9.3.8: the final recipient of a TRACE "SHOULD exclude any request fields that are likely to contain
