@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 
 from minato.caching.purge import PurgeKind, PurgeRequest
-from minato.shared.board import Counter
 from tests.net.gate import CACHE, CLIENTS, Gate, wait_for_active
 from tests.net.hit_support import MAX_AGE
 from tests.net.proxy import Proxy, hello
@@ -221,90 +220,6 @@ def test_a_304_about_something_else_is_asked_again_once_for_all(gate: Gate, crow
     assert asked.get(b"if-none-match") is None
     assert [client.receive().body for client in clients] == [b"new"] * CLIENTS
     assert gate.is_quiet()
-
-
-OVERDUE = hello(b"old", b"Cache-Control: max-age=0, stale-while-revalidate=60", b'ETag: "1"')
-VALIDATED = b"HTTP/1.1 304 Not Modified\r\nCache-Control: max-age=60\r\n\r\n"
-
-
-def settle(here: Proxy) -> None:
-    """Wait until no exchange is under way, with or without a client."""
-    wait_for_active(here, 0)
-    deadline_s = time.monotonic() + 10
-    while here.call(lambda: len(here.server._context.unattended)):
-        assert time.monotonic() < deadline_s
-        time.sleep(0.002)
-
-
-@pytest.mark.parametrize("method", [b"GET", b"HEAD"])
-def test_a_stale_answer_is_validated_once_behind_it(gate: Gate, crowd: Crowd, here: Proxy, method: bytes) -> None:
-    client = crowd(1)[0]
-    gate.answer(OVERDUE)
-    client.receive()
-    for _ in range(3):
-        client.send(request_bytes(method, fields=[(b"Range", b"bytes=0-0"), (b"If-None-Match", b'"x"')]))
-        response = client.receive(method)
-        assert response.status in (200, 206)
-        assert cache_status(response).startswith(b"minato; hit; ttl=-1; detail=stale-while-revalidate")
-    connection, request = gate.next()
-    assert request.method == b"GET"
-    assert (request.get(b"if-none-match"), request.get(b"range")) == (b'"1"', None)
-    connection.send(VALIDATED)
-    gate.done(connection)
-    settle(here)
-    client.send(request_bytes())
-    response = client.receive()
-    assert (response.body, cache_status(response)) == (b"old", b"minato; hit; ttl=60")
-    assert gate.is_quiet()
-    assert here.counted(Counter.CACHE_VALIDATIONS) == 1
-
-
-def test_what_changed_is_stored_anew_behind_a_stale_answer(gate: Gate, crowd: Crowd, here: Proxy) -> None:
-    client = crowd(1)[0]
-    gate.answer(OVERDUE)
-    client.receive()
-    client.send(request_bytes())
-    assert client.receive().body == b"old"
-    gate.answer(hello(b"new", MAX_AGE, b'ETag: "2"'))
-    settle(here)
-    client.send(request_bytes())
-    assert client.receive().body == b"new"
-
-
-def test_a_validation_behind_the_answer_that_fails_hurts_nobody_and_is_tried_again(
-    gate: Gate, origin: OriginMaker, proxy: ProxyMaker
-) -> None:
-    here = proxy(origin(gate), cache=CACHE, retries=0)
-    client = here.client()
-    client.send(request_bytes())
-    gate.answer(OVERDUE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n", 1), stays=False)
-    client.receive()
-    for _ in range(2):
-        client.send(request_bytes())
-        assert client.receive().body == b"old"
-        connection, _ = gate.next()
-        connection.close()
-        gate.done(connection, stays=False)
-        settle(here)
-    client.send(request_bytes())
-    assert client.receive().body == b"old"
-    gate.answer(VALIDATED)
-    settle(here)
-    client.close()
-
-
-def test_a_worker_that_stops_gives_up_what_it_validates_behind_answers(gate: Gate, crowd: Crowd, here: Proxy) -> None:
-    client = crowd(1)[0]
-    gate.answer(OVERDUE)
-    client.receive()
-    client.send(request_bytes())
-    client.receive()
-    connection, _ = gate.next()
-    here.drain()
-    client.close()
-    assert here.drained.wait(5)
-    assert connection.wait_closed()
-    gate.done(connection, stays=False)
 
 
 def test_a_leader_that_leaves_while_others_wait_leaves_the_request_to_them(gate: Gate, crowd: Crowd) -> None:
