@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-import random
 import ssl
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from email.utils import formatdate
 from ipaddress import ip_address
 from typing import Final, Protocol
@@ -18,12 +17,12 @@ from minato.caching.stored import StoredResponse
 from minato.config.model import Config
 from minato.decide.clients import ClientCap
 from minato.decide.pool import IdlePool
-from minato.errors import ExchangeError, Source
 from minato.net.codecs import Codecs
 from minato.net.hot import HotAnswers
 from minato.net.loop import Loop
 from minato.net.partial_heads import PartialHeads, Sheddable
 from minato.net.runtime import ServiceRuntime, UpstreamRuntime
+from minato.net.selection import Selector
 from minato.net.splice import PipePool
 from minato.net.upstream import UpstreamConnection
 from minato.protocol.forwarded import Claims, read_claims
@@ -35,7 +34,6 @@ MAX_IDLE_PER_UPSTREAM: Final = 512
 _MAX_BUFFERED_BYTES: Final = 65_536
 _MAX_HOT_BYTES: Final = 4_194_304
 _TRUSTED_IDLE_S: Final = 0.2
-_SERVICE_UNAVAILABLE: Final = 503
 _MAX_SET_BACK_S: Final = 1.0
 
 log = logging.getLogger("minato.cache")
@@ -57,6 +55,7 @@ class WorkerContext:
         row: this worker's row on it.
         services: by service index.
         health: the board's, per upstream column.
+        selector: which upstream gets the next request.
         body_cap: limits.body_bytes.
         timeouts: the config's.
         min_bytes_per_s: limits.download_rate.
@@ -94,6 +93,7 @@ class WorkerContext:
         self.row = row
         self.services = services
         self.health = board.health
+        self.selector = Selector(config, board)
         self.body_cap = config.limits.body_bytes
         self.timeouts = config.timeouts
         self.min_bytes_per_s = config.limits.download_bytes_per_s
@@ -113,9 +113,7 @@ class WorkerContext:
         self.codecs = Codecs(config)
         self.draining = False
         self._wake_health = wake_health
-        self._rng = random.Random()
         self._tls = _make_tls_context(services)
-        self._upstream_cap = config.limits.upstream_connections
         self._trusted: dict[str, bool] = {}
         self.trusts_some = bool(config.trusted_proxies)
         self.sends_forwarded = config.forwarded.send
@@ -164,49 +162,6 @@ class WorkerContext:
         return read_claims(
             head, peer, self.is_trusted, self.config.forwarded.believe, sends_forwarded=self.sends_forwarded
         )
-
-    def pick_upstream(self, service: ServiceRuntime, tried: tuple[int, ...]) -> UpstreamRuntime | None:
-        """Choose a healthy upstream with room whose position was not tried yet; None where there is none.
-
-        Raises:
-            ExchangeError: 503, no upstream of the service is healthy, or all are full.
-        """
-        health = self.board.health
-        upstreams = service.upstreams
-        candidates: Sequence[int] = service.positions
-        if tried or self._upstream_cap:
-            candidates = self._open_positions(service)
-            if candidates and tried:
-                candidates = [position for position in candidates if position not in tried]
-                if not candidates:
-                    return None
-        else:
-            for upstream in upstreams:
-                if not health[upstream.index]:
-                    candidates = self._open_positions(service)
-                    break
-        if len(candidates) == 1:
-            return upstreams[candidates[0]]
-        if not candidates:
-            raise ExchangeError(
-                _SERVICE_UNAVAILABLE,
-                "no upstream is available",
-                detail=f"no healthy upstream with room in service {service.config.name}",
-                source=Source.UPSTREAM,
-                fields=((b"retry-after", b"%d" % max(1, round(self.config.health.interval_s))),),
-            )
-        return upstreams[service.balancer.pick(candidates, service.active, self._rng)]
-
-    def _open_positions(self, service: ServiceRuntime) -> Sequence[int]:
-        """Return the positions of the upstreams that are healthy and have room."""
-        health = self.board.health
-        cap = self._upstream_cap
-        active = self.board.active
-        return [
-            upstream.position
-            for upstream in service.upstreams
-            if health[upstream.index] and not (cap and active(upstream.index) >= cap)
-        ]
 
     def idle_connection(self, upstream: UpstreamRuntime, must_be_alive: bool) -> UpstreamConnection | None:
         """Take a pooled connection; one that was found dead on the way is closed.

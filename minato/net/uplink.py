@@ -189,7 +189,7 @@ class Uplink(UpstreamOwner):
         connection.connect(self)
 
     def _pick_upstream(self, service: ServiceRuntime) -> UpstreamRuntime:
-        upstream = self._context.pick_upstream(service, self._tried)
+        upstream = self._context.selector.pick(service, self._tried)
         if upstream is None and self._fresh_retried:
             upstream = self._upstream  # the only one; its pooled connection had gone stale
         if upstream is None:
