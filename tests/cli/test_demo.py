@@ -19,17 +19,10 @@ from minato.config import load_config
 from minato.demo.origins import DemoOrigins
 from minato.demo.run import find_shipped_config
 from minato.errors import BootError
+from tests.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[2]
 WAIT_S = 20.0
-
-
-def free_ports(count: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [sock.getsockname()[1] for sock in sockets]
-    for sock in sockets:
-        sock.close()
-    return ports
 
 
 def write_config(path: Path, listen: int, *ports: int) -> None:
@@ -43,7 +36,7 @@ def write_config(path: Path, listen: int, *ports: int) -> None:
 @pytest.fixture
 def origin(tmp_path: Path) -> Iterator[int]:
     """The port of a running demo origin."""
-    listen, port = free_ports(2)
+    listen, port = free_port(), free_port()
     write_config(tmp_path / "c.yaml", listen, port)
     origins = DemoOrigins(load_config(str(tmp_path / "c.yaml")))
     yield port
@@ -102,7 +95,7 @@ def test_posted_body_is_counted(origin: int) -> None:
 def test_port_that_is_taken_is_one_clear_line(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
-        write_config(tmp_path / "c.yaml", *free_ports(1), port)
+        write_config(tmp_path / "c.yaml", free_port(), port)
         with pytest.raises(BootError, match=f"^cannot listen on 127.0.0.1:{port} for a demo origin: address already"):
             DemoOrigins(load_config(str(tmp_path / "c.yaml")))
 
@@ -118,7 +111,7 @@ def test_shipped_config_can_be_played() -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGKILL])
 def test_demo_serves_and_leaves_nothing_however_it_ends(tmp_path: Path, number: signal.Signals) -> None:
-    listen, first, second = free_ports(3)
+    listen, first, second = free_port(), free_port(), free_port()
     write_config(tmp_path / "c.yaml", listen, first, second)
     demo = subprocess.Popen(
         [sys.executable, str(ROOT / "bin" / "minato"), "demo", "--workers", "2", "--config", str(tmp_path / "c.yaml")],

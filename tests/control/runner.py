@@ -18,12 +18,6 @@ WAIT_S = 20.0
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 def write_config(path: Path, *ports: int, workers: int = 2, extra: str = "", upstream: int = 1) -> None:
     """Write a config with one service for each port; the upstream refuses connections."""
     lines = [f"workers: {workers}", extra, "services:"]

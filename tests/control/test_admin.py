@@ -19,7 +19,8 @@ import pytest
 
 from minato.control.purges import WAIT_S
 from tests.control.runner import WAIT_S as PATIENCE_S
-from tests.control.runner import Instance, ask, connect, free_port, read_answer, write_config
+from tests.control.runner import Instance, ask, connect, read_answer, write_config
+from tests.ports import free_port
 
 Start = Callable[..., Instance]
 ALL = {"all": True}

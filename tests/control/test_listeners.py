@@ -10,6 +10,7 @@ import pytest
 from minato.config.model import ListenAddress
 from minato.control.listeners import Listeners
 from minato.errors import BootError
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -17,12 +18,6 @@ def listeners() -> Iterator[Listeners]:
     made = Listeners()
     yield made
     made.close()
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 def local(port: int) -> ListenAddress:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from minato.control.generation import SPARE_ROWS
-from tests.control.runner import Instance, ask, connect, finish, free_port, read_answer, title, write_config
+from tests.control.runner import Instance, ask, connect, finish, read_answer, title, write_config
+from tests.ports import free_port
 
 Start = Callable[..., Instance]
 

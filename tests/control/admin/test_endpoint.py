@@ -18,7 +18,7 @@ from minato.control.admin.routes import Reply, Route
 from minato.control.listeners import Listeners
 from minato.errors import BootError
 from minato.net.loop import Loop
-from tests.control.runner import free_port
+from tests.ports import free_port
 
 GET = b"GET /ok HTTP/1.1\r\nHost: localhost\r\n\r\n"
 LATER = GET.replace(b"/ok", b"/later")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from tests.ports import free_port
+
 from .app import App
 from .client import Client, exchange_raw, fetch
 from .config import make_config, service
 from .origin import Origin, OriginConnection, Request
-from .ports import free_port
 from .proxy import Minato
 from .waiting import wait_until
 from .wire import ProtocolViolation, Response, Truncated, request_bytes, response_bytes

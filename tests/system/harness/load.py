@@ -9,8 +9,9 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from tests.ports import free_port
+
 from .client import Client
-from .ports import free_port
 from .waiting import wait_until
 
 LARGE_BYTES = 4_194_304

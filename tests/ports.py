@@ -6,12 +6,12 @@ import os
 import socket
 from itertools import count
 
-_FIRST, _PER_WORKER = 20_000, 3_000
+_FIRST, _WORKERS, _PER_WORKER = 20_000, 8, 1_500
 
 
 def _worker_number() -> int:
     """The number of the pytest-xdist worker: each has ports of its own, so that two never pick the same."""
-    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % 4
+    return int(os.environ.get("PYTEST_XDIST_WORKER", "gw0")[2:]) % _WORKERS
 
 
 _offsets = count(os.getpid() * 37)
