@@ -9,9 +9,10 @@ from minato.net.context import WorkerContext
 from minato.net.runtime import UpstreamRuntime
 from minato.protocol.message import RequestHead, first_value
 from minato.shared.board import Counter
-from minato.telemetry.access_format import AccessEntry, render_agents, render_request_line
+from minato.telemetry.access_format import AccessEntry, render_agents, render_request_line, render_tail
 
 _MAX_DESCRIBED_BYTES: Final = 120
+_HIT: Final = LookupReason.HIT.value
 
 
 def record_access(
@@ -42,18 +43,14 @@ def record_access(
     if access_log is None:
         return
     if access_log.is_combined:
-        # What the line says of the request is kept with a head that comes again: a line costs 1 us instead of 4.
+        # Kept with a head that comes again, since most of its answers are alike, too.
         memo = head.memo
-        line = None if memo is None else memo.request_line
-        if line is None:
-            line = render_request_line(head.method, head.target, head.version)
+        kept = None if memo is None else memo.access_tail
+        if kept is None or kept[0] != status or kept[1] != bytes_down:
+            kept = (status, bytes_down, _render_tail(head, status, bytes_down))
             if memo is not None:
-                memo.request_line = line
-        known = head.block.known
-        agents = known.agents
-        if agents is None:
-            agents = known.agents = render_agents(*_agents(head))
-        if access_log.record_combined(client, line, agents, status, bytes_down, context.loop.wall_s):
+                memo.access_tail = kept
+        if access_log.record_combined(client, kept[2], context.loop.wall_s):
             return
     referer, user_agent = _agents(head)
     access_log.record(
@@ -76,6 +73,14 @@ def record_access(
     )
 
 
+def _render_tail(head: RequestHead, status: int, body_bytes: int) -> bytes:
+    known = head.block.known
+    agents = known.agents
+    if agents is None:
+        agents = known.agents = render_agents(*_agents(head))
+    return render_tail(render_request_line(head.method, head.target, head.version), status, body_bytes, agents)
+
+
 def _agents(head: RequestHead) -> tuple[bytes, bytes]:
     fields = head.block.known.fields
     return first_value(fields, b"referer") or b"", first_value(fields, b"user-agent") or b""
@@ -83,7 +88,7 @@ def _agents(head: RequestHead) -> tuple[bytes, bytes]:
 
 def record_plain_hit(context: WorkerContext, head: RequestHead, client: str, status: int, body_bytes: int) -> None:
     """Log a hit that was answered without an exchange."""
-    record_access(context, head, client, status, body_bytes, context.loop.now_s, None, LookupReason.HIT.value, "")
+    record_access(context, head, client, status, body_bytes, context.loop.now_s, None, _HIT, "")
 
 
 def record_refused_head(context: WorkerContext, client: str, status: int, bytes_down: int, failure: str) -> None:

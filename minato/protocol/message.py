@@ -36,17 +36,17 @@ class HeadMemo:
         routed: for the exchange, the route table the head was looked up in and the service found.
         rendered: for net.forwarding, the upstream and the client it was rendered for last, and how; of exact ones.
         hot: for net.hits, the answer that may go out again.
-        request_line: for net.record, as the access log writes it.
+        access_tail: for net.record: status, size of the body, and the end of the access log's line that goes with them.
     """
 
-    __slots__ = ("hot", "is_exact", "rendered", "request_line", "routed")
+    __slots__ = ("access_tail", "hot", "is_exact", "rendered", "routed")
 
     def __init__(self, is_exact: bool) -> None:
         self.is_exact = is_exact
         self.routed: tuple[object, int] | None = None
         self.rendered: tuple[object, bytes, bytes] | None = None
         self.hot: object = None
-        self.request_line: bytes | None = None
+        self.access_tail: tuple[int, int, bytes] | None = None
 
 
 @dataclass(slots=True)

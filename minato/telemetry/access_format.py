@@ -82,38 +82,35 @@ def shorten(entry: AccessEntry, max_field_bytes: int) -> AccessEntry:
 
 
 class CombinedFormatter:
-    """The combined format of Apache and nginx; the second's time stamp is rendered once."""
+    """The combined format of Apache and nginx: a front, which says who and when, and a tail, which says what."""
 
     def __init__(self) -> None:
         self._from_s = self._until_s = 0.0
         self._stamp = b""
+        self._fronts: dict[str, bytes] = {}  # of this second, by client
 
     def __call__(self, entry: AccessEntry) -> bytes:
-        return self.join(
-            entry.client,
-            render_request_line(entry.method, entry.target, entry.version),
-            render_agents(entry.referer, entry.user_agent),
-            entry.status,
-            entry.body_bytes,
-            entry.wall_s,
-        )
+        line = render_request_line(entry.method, entry.target, entry.version)
+        tail = render_tail(line, entry.status, entry.body_bytes, render_agents(entry.referer, entry.user_agent))
+        return self.front(entry.client, entry.wall_s) + tail
 
-    def join(
-        self, client: str, request_line: bytes, agents: bytes, status: int, body_bytes: int, wall_s: float
-    ) -> bytes:
-        """Return the line of parts that `render_request_line` and `render_agents` made, perhaps for other lines."""
+    def front(self, client: str, wall_s: float) -> bytes:
+        """Return how the lines of a client begin in that second; rendered once for it."""
         if not self._from_s <= wall_s < self._until_s:
-            second = int(wall_s)
-            self._from_s, self._until_s = second, second + 1
-            self._stamp = _render_stamp(second)
-        return b'%b - - [%b] "%b" %03d %d %b' % (
-            _escape_client(client),
-            self._stamp,
-            request_line,
-            status,
-            body_bytes,
-            agents,
-        )
+            self._begin_second(int(wall_s))
+        front = self._fronts.get(client)
+        return front if front is not None else self._add_front(client)
+
+    def _begin_second(self, second: int) -> None:
+        self._from_s, self._until_s = second, second + 1
+        self._stamp = _render_stamp(second)
+        self._fronts.clear()
+
+    def _add_front(self, client: str) -> bytes:
+        if len(self._fronts) >= _REMEMBERED:
+            self._fronts.clear()
+        front = self._fronts[client] = b"%b - - [%b] " % (_escape_client(client), self._stamp)
+        return front
 
 
 def render_request_line(method: bytes, target: bytes, version: int) -> bytes:
@@ -122,6 +119,11 @@ def render_request_line(method: bytes, target: bytes, version: int) -> bytes:
         return b"-"
     name = _VERSIONS.get(version)
     return _escape(b"%b %b %b" % (method, target, name) if name else b"%b %b" % (method, target))
+
+
+def render_tail(request_line: bytes, status: int, body_bytes: int, agents: bytes) -> bytes:
+    """Return the end of a combined line, of parts that `render_request_line` and `render_agents` made."""
+    return b'"%b" %03d %d %b' % (request_line, status, body_bytes, agents)
 
 
 def render_agents(referer: bytes, user_agent: bytes) -> bytes:

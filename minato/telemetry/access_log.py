@@ -41,7 +41,7 @@ class AccessLog:
     def __init__(self, config: AccessLogConfig) -> None:
         self._path = config.path
         self._format = make_formatter(config.format)
-        self._join = CombinedFormatter().join
+        self._front = CombinedFormatter().front
         self.is_combined = config.format is LogFormat.COMBINED
         self._fd = -1
         self._is_stream = False
@@ -70,15 +70,13 @@ class AccessLog:
             line = self._format_short(entry)
         self._add(line)
 
-    def record_combined(
-        self, client: str, request_line: bytes, agents: bytes, status: int, body_bytes: int, wall_s: float
-    ) -> bool:
-        """Add an exchange's line of parts that were rendered before (`CombinedFormatter.join`).
+    def record_combined(self, client: str, tail: bytes, wall_s: float) -> bool:
+        """Add an exchange's line, the tail of which was rendered before (`access_format.render_tail`).
 
         Returns:
             False where the line is too long to be written as it is: `record` shortens it.
         """
-        line = self._join(client, request_line, agents, status, body_bytes, wall_s)
+        line = self._front(client, wall_s) + tail
         if self._is_stream and len(line) > select.PIPE_BUF:
             return False
         self._add(line)
@@ -92,7 +90,7 @@ class AccessLog:
         self._lines.append(line)
         self._waiting_bytes = waiting_bytes
         # While it fails, a try each second (the worker's flush) is enough; not one for every exchange.
-        if waiting_bytes > FLUSH_BYTES and not self._is_failing:
+        if waiting_bytes >= FLUSH_BYTES and not self._is_failing:
             self.flush()
 
     def flush(self) -> None:
@@ -160,12 +158,14 @@ class AccessLog:
         After a line that was cut short, a line feed goes in front, so that its remains stand alone.
         """
         limit = select.PIPE_BUF if self._is_stream else FLUSH_BYTES
-        size = count = 0
-        for line in self._lines:
-            if count and size + len(line) > limit:
-                break
-            size += len(line)
-            count += 1
+        count = len(self._lines)
+        if self._waiting_bytes > limit:
+            size = count = 0
+            for line in self._lines:
+                if count and size + len(line) > limit:
+                    break
+                size += len(line)
+                count += 1
         data = b"".join(self._lines[:count])
         return count, b"\n" + data if self._is_torn else data
 
@@ -179,6 +179,10 @@ class AccessLog:
         self._forget(lines)
 
     def _forget(self, count: int) -> None:
+        if count == len(self._lines):
+            self._waiting_bytes = 0
+            self._lines.clear()
+            return
         self._waiting_bytes -= sum(map(len, self._lines[:count]))
         del self._lines[:count]
 
