@@ -2,7 +2,7 @@
 
 The connection pulls events from its codec; an exchange that does not want more of the body, a client that does not
 read, or enough pipelined bytes stop the pulling, and then the reading. A request that comes whole takes a shorter way;
-docs/architecture.md has all of it on one page ("The hot path").
+net.loop has the hot path on one page.
 """
 
 from __future__ import annotations

@@ -1,5 +1,44 @@
 """The event loop: epoll, one dict from fd to handler, deadlines in ticks of 10 ms; no system call for a timer.
 
+THE HOT PATH, ON ONE PAGE
+=========================
+`Loop.turn` is the hot loop; all that a worker does happens in it. A turn has four named parts::
+
+    poll        one epoll_wait; the clocks are read once, and are `now_s` and `wall_s` for the whole turn
+    events      for each descriptor: its reader, if it is readable and nothing else, or its handler with the events
+    timers      `_run_timers`: the deadlines of every tick that is over
+    later       `_run_later`: one `send` for each stream with something queued, then what was put off (`call_soon`)
+
+What a request does in it, and in which file. Most messages are small, come whole in one read, and say what others
+said before; these take the short way that is shown. It does what the general one would (docs/architecture.md), byte
+for byte, and gives way to it whenever anything is unusual; tests hold the two against each other::
+
+    events  client readable    downstream  Downstream.on_readable   recv; codec.read_whole: one request, nothing else?
+                                           Downstream._begin_whole  an Exchange, unless
+                               hits        answer_hit               ... a stored answer can be queued at once
+                               exchange    Exchange.begin           route (kept in the head's memo), upstream, pool
+                               uplink      Uplink._send_request     as rendered last, or of kept parts; queued
+    later   the request goes   stream      Stream.flush             one send
+    events  upstream readable  upstream    UpstreamConnection.on_readable   recv; codec.read_whole: one response?
+                                           UpstreamConnection._finish_whole back into the pool
+                               exchange    Exchange.on_whole_response       count, log, queue head and body
+                               downstream  Downstream.finish_exchange       next request
+    later   the response goes  stream      Stream.flush             one send
+
+So a forwarded request costs two recv, two send and its share of two epoll_wait, and a hit one recv and one send; a
+kept connection is never registered again, and no timer costs a system call. Requests are sent in the last part, not at
+once, so that an upstream's end that came in the same turn is seen first.
+
+What is remembered, and for how long: the express codec keeps lines, blocks of lines and whole heads in bounded tables
+(protocol.field_table), admitted at their second sight. A head that is seen again is the same object; heads that differ
+in the cookie alone share a `HeadMemo`. Where it was routed, how it was rendered, which answer went to it and how its
+line in the access log ends are kept there, each with what it depends on (route table, upstream and client, second and
+stored response), so that it is never used for anything else.
+
+What each measure gains stands in docs/performance.md.
+
+Timers
+======
 All deadlines that fall into one tick share one list, and the heap holds ticks. So a connection that lives for a request
 leaves an item in a list behind, not an entry in a heap of a hundred thousand: 3 us less for each such connection.
 """

@@ -1,8 +1,8 @@
 """One connection to an upstream: connect and TLS, then exchange after exchange; idle ones wait in the pool.
 
 A connection serves one exchange at a time and reports to it through `UpstreamOwner`. It decides by itself whether it
-can be reused after a response; whoever gives it up earlier closes it. A response that comes whole takes a shorter way:
-docs/architecture.md, "The hot path".
+can be reused after a response; whoever gives it up earlier closes it. A response that comes whole takes a shorter way;
+net.loop has the hot path on one page.
 """
 
 from __future__ import annotations
