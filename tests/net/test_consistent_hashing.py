@@ -33,7 +33,7 @@ def test_a_url_always_goes_to_the_same_upstream(start: Callable[..., Proxy], thr
     service = {"balancer": BalancerKind.CONSISTENT_HASH}
     proxy = start(*three, service=service)
     with proxy.client() as client:
-        first = {b"/%d" % number: ask(client, b"/%d" % number).body for number in range(30)}
+        first = {b"/%d" % number: ask(client, b"/%d" % number).body for number in range(80)}
         assert set(first.values()) == {b"a", b"b", b"c"}
         for target, body in first.items():
             assert client.request(target=target, fields=[(b"cookie", b"x=1")]).body == body
@@ -52,7 +52,7 @@ def test_a_header_or_cookie_decides_and_without_it_the_client(
     proxy = start(*three, service={"balancer": BalancerKind.CONSISTENT_HASH, "hash": config})
     seen = {}
     with proxy.client() as client:
-        for number in range(20):
+        for number in range(80):
             fields = [(line[0], line[1] % number)]
             bodies = {client.request(target=b"/%d" % turn, fields=fields).body for turn in range(3)}
             assert len(bodies) == 1
@@ -66,7 +66,7 @@ def test_the_client_is_the_one_behind_trusted_proxies(start: Callable[..., Proxy
 
     def where(proxy: Proxy) -> list[bytes]:
         with proxy.client() as client:
-            return [client.request(fields=[(b"x-forwarded-for", b"192.0.2.%d" % n)]).body for n in range(12)]
+            return [client.request(fields=[(b"x-forwarded-for", b"192.0.2.%d" % n)]).body for n in range(80)]
 
     believing = start(*three, service=service, trusted_proxies=(ip_network("127.0.0.0/8"),))
     assert len(set(where(believing))) == 3
@@ -76,7 +76,7 @@ def test_the_client_is_the_one_behind_trusted_proxies(start: Callable[..., Proxy
 
 def test_a_key_comes_back_to_its_upstream_after_that_was_down(start: Callable[..., Proxy], three: list[Origin]) -> None:
     proxy = start(*three, service={"balancer": BalancerKind.CONSISTENT_HASH})
-    targets = [b"/%d" % number for number in range(30)]
+    targets = [b"/%d" % number for number in range(80)]
     with proxy.client() as client:
         before = [ask(client, target).body for target in targets]
         proxy.board.set_health(0, False)
