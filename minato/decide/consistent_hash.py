@@ -25,10 +25,10 @@ class ConsistentHash:
       gets the same ones back. One that is added takes its share evenly from all, and so does one that gets more weight;
     - the order of the config makes no difference, and whoever knows the same names comes to the same result.
 
-    Deviation from the ring that nginx and HAProxy use: with some hundred points for each unit of weight its shares are
-    off by 5 to 10 %, big weights want much memory, and the load of an upstream that is down or full falls on a few
-    neighbours. These shares are off by less than 3 % for ten upstreams, in half a megabyte at the most. The order of a
-    bucket is worked out when it is first asked for.
+    It is not the ring that nginx and HAProxy use: there, the shares of ten upstreams with 160 points each have a
+    standard deviation of 7 %, big weights want much memory, and what one that is full cannot take falls on a few
+    neighbours. Here it is 2.5 %, in half a megabyte at the most. The order of a bucket is worked out when it is first
+    asked for.
 
     Bounded loads (Mirrokni, Thorup, Zadimoghaddam, "Consistent Hashing with Bounded Loads", 2018): an upstream with
     ``load_factor`` times its share of all that is in flight, the new request counted, is passed over. There is always

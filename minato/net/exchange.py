@@ -40,6 +40,7 @@ from minato.shared.board import Counter
 
 _SWITCHING_PROTOCOLS: Final = 101
 _FIRST_FINAL: Final = 200
+_FIRST_SERVER_ERROR: Final = 500
 _NO_CONTENT: Final = 204
 _NOT_MODIFIED: Final = 304
 _HTTP_1_1: Final = 11
@@ -323,7 +324,8 @@ class Exchange(Sharing):
         lines = forward_response_lines(self.head.method, head, context.date)
         if self._cache is not None:
             lines += render.render_lines(self._cache.begin(head, context.loop.wall_s))
-        if self._session_lines:  # for this client alone: what is stored or shared is without
+        if self._session_lines and head.status < _FIRST_SERVER_ERROR:
+            # For this client alone: what is stored or shared is without.
             lines += self._session_lines
         framing = head.framing
         if framing is Framing.CLOSE or framing is _CHUNKED:

@@ -235,6 +235,24 @@ def test_responses_of_any_shape_begin_sessions(
                 assert first.get(b"set-cookie").startswith(b"srv="), first
 
 
+def test_no_client_is_bound_to_an_upstream_that_answered_with_an_error(
+    start: Callable[..., Proxy], origin: OriginMaker
+) -> None:
+    broken = b"HTTP/1.1 500 Broken\r\nContent-Length: 0\r\n\r\n"
+
+    def script(connection: OriginConnection) -> None:
+        while connection.read_request() is not None:
+            connection.send(broken)
+
+    proxy = start(origin(script), origin(say(b"b")), service={"sticky": STICKY})
+    with proxy.client() as client:
+        answers = [ask(client) for _ in range(4)]
+        assert [answer.get(b"set-cookie") is not None for answer in answers] == [
+            answer.status == 200 for answer in answers
+        ]
+        assert {answer.status for answer in answers} == {200, 500}
+
+
 def test_answers_of_minato_itself_begin_none(start: Callable[..., Proxy], three: list[Origin]) -> None:
     proxy = start(*three, service={"sticky": STICKY})
     for index in range(3):
