@@ -10,7 +10,6 @@ from typing import Final
 
 _BUCKETS: Final = 16_384
 _KEPT: Final = 8  # upstreams of each bucket that need not be worked out again
-_UNKNOWN: Final = 0xFFFF_FFFF
 
 
 class ConsistentHash:
@@ -27,8 +26,7 @@ class ConsistentHash:
 
     It is not the ring that nginx and HAProxy use: there, the shares of ten upstreams with 160 points each have a
     standard deviation of 7 %, big weights want much memory, and what one that is full cannot take falls on a few
-    neighbours. Here it is 2.5 %, in half a megabyte at the most. The order of a bucket is worked out when it is first
-    asked for.
+    neighbours. Here it is 2.5 %, in 256 KiB. The order of a bucket is worked out when it is first asked for.
 
     Bounded loads (Mirrokni, Thorup, Zadimoghaddam, "Consistent Hashing with Bounded Loads", 2018): an upstream with
     ``load_factor`` times its share of all that is in flight, the new request counted, is passed over. There is always
@@ -49,7 +47,9 @@ class ConsistentHash:
         self._weights = list(weights)
         self._load_factor = load_factor
         self._width = min(len(self._names), _KEPT)
-        self._orders = array("I", [_UNKNOWN]) * (_BUCKETS * self._width)
+        # Of each bucket the first few in its order; one who is nobody, where that was not worked out yet.
+        count = len(self._names)
+        self._orders = array("H" if count < 1 << 16 else "I", [count]) * (_BUCKETS * self._width)
 
     def pick(self, candidates: Sequence[int], active: Callable[[int], int], rng: object, key: bytes = b"") -> int:
         del rng
@@ -76,8 +76,8 @@ class ConsistentHash:
         """Yield all upstreams in the order of a bucket."""
         width, orders = self._width, self._orders
         at = bucket * width
-        if orders[at] == _UNKNOWN:
-            orders[at : at + width] = array("I", self._rank(bucket)[:width])
+        if orders[at] == len(self._names):
+            orders[at : at + width] = array(orders.typecode, self._rank(bucket)[:width])
         yield from orders[at : at + width]
         if width < len(self._names):
             yield from self._rank(bucket)[width:]

@@ -131,7 +131,7 @@ def test_its_memory_is_bounded_whatever_the_weights(count: int) -> None:
     balancer = ConsistentHash(names_of(count), [1000] * count)
     picks(balancer, list(range(count)))
     orders = balancer._orders
-    assert orders.itemsize * len(orders) <= 524_288
+    assert orders.itemsize * len(orders) <= 262_144
 
 
 LOADS = st.lists(st.tuples(st.integers(0, 60), st.integers(1, 20)), min_size=1, max_size=10)
