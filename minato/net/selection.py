@@ -61,9 +61,9 @@ class Selector:
         """Tell whether sessions stay at an upstream, be it full at the moment."""
         return bool(self._board.health[upstream.index])
 
-    def has_room(self, upstream: UpstreamRuntime) -> bool:
-        """Tell whether an upstream has fewer exchanges in flight than it may have."""
-        return not self._cap or self._board.active(upstream.index) < self._cap
+    def pick_home(self, home: UpstreamRuntime) -> UpstreamRuntime | None:
+        """Return the upstream of a session, which it keeps; None where that has no room."""
+        return home if not self._cap or self._board.active(home.index) < self._cap else None
 
     def _open_positions(self, service: ServiceRuntime) -> Sequence[int]:
         """Return the positions of the upstreams that are healthy and have room."""

@@ -211,9 +211,8 @@ class Uplink(UpstreamOwner):
         if self._fresh_retried and tried == (position,):
             tried = ()  # its pooled connection had gone stale, which is no failure of the upstream: the session stays
         stays = home is not None and position not in tried and selector.keeps_sessions(home)
-        if home is not None and stays and selector.has_room(home):
-            upstream: UpstreamRuntime | None = home
-        else:
+        upstream = selector.pick_home(home) if home is not None and stays else None
+        if upstream is None:
             upstream = selector.pick(service, tried, affinity.key_of(self.head, self._client.address))
         if upstream is not None:
             # A session whose upstream is but full goes back there with its next request.
