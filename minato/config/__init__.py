@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from minato.config.affinity import HashBy, HashConfig, SameSite, StickyConfig
 from minato.config.load import load_config
 from minato.config.model import (
     AccessLogConfig,
@@ -33,14 +34,18 @@ __all__ = [
     "ClientField",
     "Config",
     "ForwardedConfig",
+    "HashBy",
+    "HashConfig",
     "HealthConfig",
     "HostRule",
     "Limits",
     "ListenAddress",
     "LogFormat",
     "ProxyProtocol",
+    "SameSite",
     "Service",
     "ServiceCacheConfig",
+    "StickyConfig",
     "Timeouts",
     "Upstream",
     "load_config",

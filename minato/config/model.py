@@ -6,10 +6,14 @@ import enum
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 
+from minato.config.affinity import HashConfig, StickyConfig
+
 
 class BalancerKind(enum.Enum):
     ROUND_ROBIN = "RoundRobin"
     LEAST_CONNECTIONS = "LeastConnections"
+    POWER_OF_TWO = "PowerOfTwo"
+    CONSISTENT_HASH = "ConsistentHash"
 
 
 class CacheKind(enum.Enum):
@@ -222,6 +226,11 @@ class Upstream:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
     @property
+    def identity(self) -> str:
+        """What a service tells its upstreams apart by: the URL with all defaults filled in, however it is written."""
+        return f"{self.scheme}://{self.authority}{self.path}" + (f"?{self.query}" if self.query else "")
+
+    @property
     def key(self) -> str:
         """What health is kept by: address, health_uri, proxy_protocol. Services that name the same server share it."""
         suffix = f" (PROXY {self.proxy_protocol.value})" if self.proxy_protocol else ""
@@ -230,7 +239,13 @@ class Upstream:
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """``proxy_protocol``: whether connections to its address begin with a PROXY header; so for all that share it."""
+    """One service.
+
+    Attributes:
+        proxy_protocol: whether connections to its address begin with a PROXY header; so for all that share it.
+        hash: what ConsistentHash hashes.
+        sticky: the cookie of sticky sessions; None: there are none.
+    """
 
     name: str
     listen: ListenAddress
@@ -240,6 +255,8 @@ class Service:
     retries: int = 1
     cache: ServiceCacheConfig = field(default_factory=ServiceCacheConfig)
     proxy_protocol: bool = False
+    hash: HashConfig = field(default_factory=HashConfig)
+    sticky: StickyConfig | None = None
 
 
 @dataclass(frozen=True, slots=True)

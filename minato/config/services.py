@@ -19,6 +19,7 @@ from minato.config.schema import (
     read_keys,
     read_list,
 )
+from minato.config.service_affinity import AFFINITY_KEYS, read_affinity
 from minato.config.service_cache import read_service_cache
 from minato.config.urls import parse_host_rule
 
@@ -53,7 +54,7 @@ class ServicesReader:
     def read(self, node: Node, path: str) -> Service | None:
         """Return one service, or None when something is wrong with it; then it was reported."""
         before = self._problems.count
-        known = (*SERVICE_SCALARS, SERVICE_CACHE, *SERVICE_LISTS)
+        known = (*SERVICE_SCALARS, SERVICE_CACHE, *AFFINITY_KEYS, *SERVICE_LISTS)
         entries = read_entries(node, path, known, self._problems)
         if not entries:
             if self._problems.count == before:
@@ -73,9 +74,11 @@ class ServicesReader:
             values["cache"] = read_service_cache(
                 entries[SERVICE_CACHE].value, join(path, SERVICE_CACHE), self._problems
             )
+        if "balancer" not in entries:
+            values["balancer"] = BalancerKind.ROUND_ROBIN
+        values |= read_affinity(entries, values.get("balancer"), path, self._problems)
         if listen is None or self._problems.count != before:
             return None
-        values = {"balancer": BalancerKind.ROUND_ROBIN} | values
         del values["listen_port"]
         return Service(**values | {"listen": listen, "hosts": hosts, "upstreams": upstreams})
 

@@ -72,6 +72,16 @@ def seconds(low: float = 0.001, high: float = YEAR_S) -> Callable[[Scalar], floa
     return parse
 
 
+def load_factor(scalar: Scalar) -> float:
+    """Return 0, for no bound, or how many times the average is the bound: from 1 to 1000."""
+    if not scalar.is_plain or not _NUMBER.fullmatch(scalar.text):
+        raise BadValue(f"expected a number, got {describe(scalar)}{_number_hint(scalar)}")
+    number = float(_within(scalar, 0, 1_000, ""))
+    if 0 < number < 1:
+        raise BadValue(f"{scalar.text} is out of range: less than the average for all cannot be; 0 is no bound")
+    return number
+
+
 def _within(scalar: Scalar, low: float, high: float, unit: str) -> int | float:
     """Return the number a scalar of numeric form holds, if it lies within the bounds."""
     text = scalar.text
@@ -97,7 +107,8 @@ def member_of(kind: type[E]) -> Callable[[Scalar], E]:
 
     def parse(scalar: Scalar) -> E:
         if scalar.is_null or scalar.text not in by_name:
-            expected = " or ".join(f'"{name}"' for name in by_name)
+            *others, last = (f'"{name}"' for name in by_name)
+            expected = f"{', '.join(others)} or {last}"
             hint = did_you_mean(scalar.text, by_name)
             raise BadValue(f"expected {expected}, got {describe(scalar)}" + (f"; {hint}" if "?" in hint else ""))
         return by_name[scalar.text]
@@ -166,6 +177,14 @@ def cookie_names(scalar: Scalar) -> str:
     return _names(scalar, _COOKIE_NAMES, "a cookie", "session")
 
 
+def cookie_name(scalar: Scalar) -> str:
+    """Return the name of one cookie (RFC 6265, 4.1.1: a token)."""
+    name = printable_text(scalar)
+    if not _FIELD_NAME.fullmatch(name):
+        raise BadValue(f'{shown(name)} is not the name of a cookie, such as "session"')
+    return name
+
+
 def parameter_names(scalar: Scalar) -> str:
     """Return the name of a query parameter, or what names begin with and a ``*``."""
     return _names(scalar, _PARAMETER_NAMES, "a query parameter", "utm")
@@ -182,15 +201,33 @@ def _names(scalar: Scalar, pattern: re.Pattern[str], kind: str, example: str) ->
 
 def key_header(scalar: Scalar) -> str:
     """Return the lower-case name of a request field that may be part of a cache key."""
+    lower = _header_name(scalar)
+    if lower == "cookie":
+        raise BadValue('every cookie is meant by key_cookies: ["*"]')
+    if _is_proxy_field(lower):
+        raise BadValue(f"{shown(scalar.text)} is not forwarded as clients send it, so it is no part of a key")
+    return lower
+
+
+def hashed_header(scalar: Scalar) -> str:
+    """Return the lower-case name of a request field that an upstream may be chosen by."""
+    lower = _header_name(scalar)
+    if lower == "cookie":
+        raise BadValue('one cookie is meant by by: "cookie" and the name of that')
+    if _is_proxy_field(lower):
+        raise BadValue(f'{shown(scalar.text)} is not believed as clients send it; by: "client" knows whom to believe')
+    return lower
+
+
+def _header_name(scalar: Scalar) -> str:
     name = printable_text(scalar)
     if not _FIELD_NAME.fullmatch(name):
         raise BadValue(f'{shown(name)} is not the name of a header, such as "X-Device"')
-    lower = name.lower()
-    if lower == "cookie":
-        raise BadValue('every cookie is meant by key_cookies: ["*"]')
-    if lower in _PROXY_FIELDS or lower.replace("_", "-").startswith("x-forwarded-"):
-        raise BadValue(f"{shown(name)} is not forwarded as clients send it, so it is no part of a key")
-    return lower
+    return name.lower()
+
+
+def _is_proxy_field(lower: str) -> bool:
+    return lower in _PROXY_FIELDS or lower.replace("_", "-").startswith("x-forwarded-")
 
 
 def network(scalar: Scalar) -> IPv4Network | IPv6Network:

@@ -1,11 +1,14 @@
-"""Which of the healthy upstreams gets the next request: smooth weighted round robin and least connections."""
+"""Which of the healthy upstreams gets the next request: round robin, least connections, the better of two."""
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Sequence
+from itertools import accumulate
 from typing import Protocol
 
 from minato.config.model import BalancerKind, Service
+from minato.decide.consistent_hash import ConsistentHash
 
 
 class Rng(Protocol):
@@ -19,13 +22,14 @@ class Rng(Protocol):
 class Balancer(Protocol):
     """One service's balancer in one worker."""
 
-    def pick(self, candidates: Sequence[int], active: Callable[[int], int], rng: Rng) -> int:
+    def pick(self, candidates: Sequence[int], active: Callable[[int], int], rng: Rng, key: bytes = b"") -> int:
         """Choose an upstream.
 
         Args:
             candidates: positions in ``service.upstreams`` that may be chosen, each once; not empty.
             active: exchanges in flight of the upstream at a position, over all workers.
             rng: the source of chance.
+            key: of the request, for ConsistentHash.
 
         Returns:
             One of the candidates.
@@ -46,8 +50,8 @@ class RoundRobin:
         self._credits = [0] * len(weights)
         self._advance(offset)
 
-    def pick(self, candidates: Sequence[int], active: Callable[[int], int], rng: Rng) -> int:
-        del active, rng
+    def pick(self, candidates: Sequence[int], active: Callable[[int], int], rng: Rng, key: bytes = b"") -> int:
+        del active, rng, key
         return self._pick(candidates)
 
     def _pick(self, candidates: Sequence[int]) -> int:
@@ -79,7 +83,8 @@ class LeastConnections:
     def __init__(self, weights: Sequence[int]) -> None:
         self._weights = list(weights)
 
-    def pick(self, candidates: Sequence[int], active: Callable[[int], int], rng: Rng) -> int:
+    def pick(self, candidates: Sequence[int], active: Callable[[int], int], rng: Rng, key: bytes = b"") -> int:
+        del key
         weights = self._weights
         ties = [candidates[0]]
         least_load = active(candidates[0]) + 1
@@ -97,6 +102,32 @@ class LeastConnections:
         return ties[0] if len(ties) == 1 else ties[int(rng.random() * len(ties))]
 
 
+class PowerOfTwo:
+    """Of two upstreams drawn by lot the one with fewer exchanges in flight for its weight.
+
+    It counts two, however many there are, and workers that see the same counts pick differently: no herd runs to the
+    one that was least busy a moment ago. Both are drawn by weight, and a tie goes to the first. So idle upstreams get
+    their share, too, and not the heaviest all.
+    """
+
+    def __init__(self, weights: Sequence[int]) -> None:
+        self._weights = list(weights)
+
+    def pick(self, candidates: Sequence[int], active: Callable[[int], int], rng: Rng, key: bytes = b"") -> int:
+        del key
+        weights = self._weights
+        sums = list(accumulate([weights[position] for position in candidates]))
+        at = bisect_right(sums, int(rng.random() * sums[-1]))
+        first = candidates[at]
+        if len(candidates) == 1:
+            return first
+        # The second is drawn from what is left when the first one's part is cut out.
+        weight = weights[first]
+        drawn = int(rng.random() * (sums[-1] - weight))
+        second = candidates[bisect_right(sums, drawn if drawn < sums[at] - weight else drawn + weight)]
+        return first if active(first) * weights[second] <= active(second) * weight else second
+
+
 def make_balancer(service: Service, offset: int) -> Balancer:
     """Make the balancer that a service asks for.
 
@@ -107,4 +138,9 @@ def make_balancer(service: Service, offset: int) -> Balancer:
     weights = [upstream.weight for upstream in service.upstreams]
     if service.balancer is BalancerKind.LEAST_CONNECTIONS:
         return LeastConnections(weights)
+    if service.balancer is BalancerKind.POWER_OF_TWO:
+        return PowerOfTwo(weights)
+    if service.balancer is BalancerKind.CONSISTENT_HASH:
+        identities = [upstream.identity for upstream in service.upstreams]
+        return ConsistentHash(identities, weights, service.hash.load_factor)
     return RoundRobin(weights, offset)

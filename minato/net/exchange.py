@@ -40,6 +40,7 @@ from minato.shared.board import Counter
 
 _SWITCHING_PROTOCOLS: Final = 101
 _FIRST_FINAL: Final = 200
+_FIRST_SERVER_ERROR: Final = 500
 _NO_CONTENT: Final = 204
 _NOT_MODIFIED: Final = 304
 _HTTP_1_1: Final = 11
@@ -323,6 +324,9 @@ class Exchange(Sharing):
         lines = forward_response_lines(self.head.method, head, context.date)
         if self._cache is not None:
             lines += render.render_lines(self._cache.begin(head, context.loop.wall_s))
+        if self._session_lines and head.status < _FIRST_SERVER_ERROR:
+            # For this client alone: what is stored or shared is without.
+            lines += self._session_lines
         framing = head.framing
         if framing is Framing.CLOSE or framing is _CHUNKED:
             framing = render.unknown_length_framing(self.head)
@@ -362,7 +366,8 @@ class Exchange(Sharing):
         self._status = head.status
         self.response_begun = True
         fields = [*forward_interim_fields(head), (b"upgrade", head.upgrade)]
-        self._client.write(render.render_response(101, head.reason, fields, Framing.NONE, 0, b"upgrade"))
+        lines = render.render_lines(fields) + self._session_lines
+        self._client.write(render.render_response_head(101, head.reason, lines, Framing.NONE, 0, b"upgrade"))
         self._connection = None
         self._tunnel, to_client, to_upstream = self._client.start_tunnel(connection)
         self._tunnel.begin(to_client, to_upstream, client_ended=self._client.half_closed)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from minato.config.model import Config, ListenAddress, ProxyProtocol, Service, Upstream
 from minato.decide.balance import Balancer, make_balancer
 from minato.decide.route import RouteTable
+from minato.net.affinity import Affinity, make_affinity
 from minato.net.resolve import ResolvedAddress
 
 
@@ -56,8 +57,9 @@ class ServiceRuntime:
         upstreams: at the positions that the balancer knows.
         positions: all of them.
         only: its one upstream, where there is nothing to choose while that is healthy; None where there are more, or
-            caps on connections.
+            caps on connections, or sticky sessions.
         active: exchanges in flight of the upstream at a position, over all workers.
+        affinity: what ties its requests to single upstreams; None where nothing does.
     """
 
     index: int
@@ -67,6 +69,7 @@ class ServiceRuntime:
     positions: tuple[int, ...]
     only: UpstreamRuntime | None
     active: Callable[[int], int]
+    affinity: Affinity | None = None
 
 
 def build_services(
@@ -100,7 +103,7 @@ def _build_service(
     config: Config, index: int, slot: int, upstreams: tuple[UpstreamRuntime, ...], active: Callable[[int], int]
 ) -> ServiceRuntime:
     service = config.services[index]
-    has_choice = len(upstreams) > 1 or config.limits.upstream_connections
+    has_choice = len(upstreams) > 1 or config.limits.upstream_connections or service.sticky is not None
     return ServiceRuntime(
         index=index,
         config=service,
@@ -109,6 +112,7 @@ def _build_service(
         positions=tuple(range(len(upstreams))),
         only=None if has_choice else upstreams[0],
         active=lambda position: active(upstreams[position].index),
+        affinity=make_affinity(service),
     )
 
 

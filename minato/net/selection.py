@@ -23,12 +23,13 @@ class Selector:
         self._retry_after_s = max(1, round(config.health.interval_s))
         self._rng = random.Random()
 
-    def pick(self, service: ServiceRuntime, tried: tuple[int, ...]) -> UpstreamRuntime | None:
+    def pick(self, service: ServiceRuntime, tried: tuple[int, ...], key: bytes = b"") -> UpstreamRuntime | None:
         """Choose an upstream.
 
         Args:
             service: whose.
             tried: positions in the service that this request was sent to before.
+            key: of the request, for a balancer that hashes.
 
         Returns:
             A healthy one with room that was not tried yet; None where there is none.
@@ -54,7 +55,15 @@ class Selector:
             return upstreams[candidates[0]]
         if not candidates:
             raise self._nobody(service)
-        return upstreams[service.balancer.pick(candidates, service.active, self._rng)]
+        return upstreams[service.balancer.pick(candidates, service.active, self._rng, key)]
+
+    def keeps_sessions(self, upstream: UpstreamRuntime) -> bool:
+        """Tell whether sessions stay at an upstream, be it full at the moment."""
+        return bool(self._board.health[upstream.index])
+
+    def pick_home(self, home: UpstreamRuntime) -> UpstreamRuntime | None:
+        """Return the upstream of a session, which it keeps; None where that has no room."""
+        return home if not self._cap or self._board.active(home.index) < self._cap else None
 
     def _open_positions(self, service: ServiceRuntime) -> Sequence[int]:
         """Return the positions of the upstreams that are healthy and have room."""

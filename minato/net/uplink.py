@@ -16,6 +16,7 @@ from minato.decide.exchange import (
 )
 from minato.decide.pace import Pace
 from minato.errors import ExchangeError, RequestError, UpstreamError
+from minato.net.affinity import Affinity
 from minato.net.cache_session import CacheSession
 from minato.net.client import Client
 from minato.net.context import WorkerContext
@@ -39,6 +40,7 @@ log = logging.getLogger("minato.exchange")
 # A body up to this size is kept until the response begins, so that the request can be sent once more where it may be.
 _MAX_REPLAY_BYTES: Final = 65_536
 _HTTP_1_1: Final = 11
+_NEVER: Final = 100  # no version of HTTP
 _CHUNKED: Final = Framing.CHUNKED
 _NONE: Final = Framing.NONE
 _CONNECTING: Final = Phase.CONNECTING
@@ -74,6 +76,8 @@ class Uplink(UpstreamOwner):
     _trailers_up: Fields | None = None  # those of the request that go on
     _service: ServiceRuntime | None = None
     _upstream: UpstreamRuntime | None = None  # the one tried last
+    _session_lines = b""  # of the response, on the wire, where it begins a sticky session
+    _whole_from = _HTTP_1_1  # the version of HTTP from which on ``takes_whole`` may be
     _connection: UpstreamConnection | None = None
 
     head: RequestHead
@@ -189,11 +193,31 @@ class Uplink(UpstreamOwner):
         connection.connect(self)
 
     def _pick_upstream(self, service: ServiceRuntime) -> UpstreamRuntime:
-        upstream = self._context.selector.pick(service, self._tried)
+        if service.affinity is None:
+            upstream = self._context.selector.pick(service, self._tried)
+        else:
+            upstream = self._pick_by_affinity(service, service.affinity)
         if upstream is None and self._fresh_retried:
             upstream = self._upstream  # the only one; its pooled connection had gone stale
         if upstream is None:
             raise UpstreamError(502, "the upstream failed", detail="no other upstream to try", retryable=False)
+        return upstream
+
+    def _pick_by_affinity(self, service: ServiceRuntime, affinity: Affinity) -> UpstreamRuntime | None:
+        """Pick the upstream that the request belongs to, and note what its response is to say about the session."""
+        selector, tried = self._context.selector, self._tried
+        position = affinity.find_home(self.head)
+        home = None if position is None else service.upstreams[position]
+        if self._fresh_retried and tried == (position,):
+            tried = ()  # its pooled connection had gone stale, which is no failure of the upstream: the session stays
+        stays = home is not None and position not in tried and selector.keeps_sessions(home)
+        upstream = selector.pick_home(home) if home is not None and stays else None
+        if upstream is None:
+            upstream = selector.pick(service, tried, affinity.key_of(self.head, self._client.address))
+        if upstream is not None:
+            # A session whose upstream is but full goes back there with its next request.
+            self._session_lines = b"" if stays else affinity.lines_for(upstream.position)
+            self._whole_from = _NEVER if self._session_lines else _HTTP_1_1
         return upstream
 
     def _send_request(self, connection: UpstreamConnection, upstream: UpstreamRuntime) -> None:
@@ -211,7 +235,7 @@ class Uplink(UpstreamOwner):
                 connection.send(render.encode_piece(head.framing, piece))
             self._client.continue_request()
             return
-        self.takes_whole = cache is None and head.version >= _HTTP_1_1
+        self.takes_whole = cache is None and head.version >= self._whole_from
         if self._replay:
             wire += b"".join([render.encode_piece(head.framing, piece) for piece in self._replay])
         if head.framing is _CHUNKED:

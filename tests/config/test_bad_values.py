@@ -83,8 +83,8 @@ VALUES = [
     bad(
         "a balancer that is misspelt",
         service("balancer: round_robin"),
-        '7: services[0].balancer: expected "RoundRobin" or "LeastConnections", got round_robin; '
-        'did you mean "RoundRobin"?',
+        '7: services[0].balancer: expected "RoundRobin", "LeastConnections", "PowerOfTwo" or "ConsistentHash", '
+        'got round_robin; did you mean "RoundRobin"?',
     ),
     bad(
         "a status that is none",

@@ -37,12 +37,17 @@ TREES = st.recursive(
     ),
     max_leaves=25,
 )
+AFFINE = SCALARS | st.sampled_from(["header", "cookie", "X-User", "__Host-a", "/", "None", 2, 1.5])
 SERVICES = st.fixed_dictionaries(
     {},
     optional={
         "name": SCALARS,
         "listen_port": SCALARS | st.just(80),
         "listen": SCALARS,
+        "balancer": SCALARS | st.just("ConsistentHash"),
+        "hash": TREES | st.dictionaries(st.sampled_from(["by", "name", "load_factor"]), AFFINE, max_size=3),
+        "sticky": TREES
+        | st.dictionaries(st.sampled_from(["cookie", "ttl", "path", "samesite", "secret"]), AFFINE, max_size=5),
         "hosts": TREES | st.lists(SCALARS, max_size=3),
         "upstreams": TREES
         | st.lists(st.fixed_dictionaries({"host": SCALARS}, optional={"weight": SCALARS}), max_size=3),

@@ -205,6 +205,16 @@ def echo_target(connection: OriginConnection) -> None:
         connection.send(hello(request.target))
 
 
+def say(body: bytes, *fields: bytes) -> Script:
+    """Return the script of an origin that answers every request with that body."""
+
+    def script(connection: OriginConnection) -> None:
+        while connection.read_request() is not None:
+            connection.send(hello(body, *fields))
+
+    return script
+
+
 def never_answer(connection: OriginConnection) -> None:
     if connection.read_request() is not None:
         connection.wait_closed()
