@@ -133,6 +133,14 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryBudgetConfig:
+    """How many retries a worker may make: ``share`` of its requests, and so many each second besides."""
+
+    share: float = 0.2
+    min_per_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class AccessLogConfig:
     """``path``: ``off``, ``-`` (standard output) or a file."""
 
@@ -279,6 +287,7 @@ class Config:
     admin: AdminConfig = field(default_factory=AdminConfig)
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     forwarded: ForwardedConfig = field(default_factory=ForwardedConfig)
+    retry_budget: RetryBudgetConfig = field(default_factory=RetryBudgetConfig)
 
     def is_cached(self, service: Service) -> bool:
         """Tell whether the cache is on for a service: what that says itself goes before the top-level section."""

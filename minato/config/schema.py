@@ -20,6 +20,7 @@ from minato.config.model import (
     Limits,
     LogFormat,
     ProxyProtocol,
+    RetryBudgetConfig,
     Timeouts,
 )
 from minato.config.nodes import Entry, Node, Scalar, describe
@@ -38,6 +39,7 @@ from minato.config.values import (
     key_header,
     log_path,
     member_of,
+    number,
     parameter_names,
     seconds,
     service_name,
@@ -130,6 +132,11 @@ _LIMITS = Section(
         "connections_per_client": Key("connections_per_client", whole_number(0, 10_000_000)),
     },
 )
+_RETRY_BUDGET = Section(
+    RetryBudgetConfig,
+    # A request is retried a hundred times at the most: from there on nothing is held back.
+    {"share": Key("share", number(0, 100)), "min_per_second": Key("min_per_s", number(0, 1_000_000))},
+)
 _ACCESS_LOG = Section(AccessLogConfig, {"path": Key("path", log_path), "format": Key("format", member_of(LogFormat))})
 _FORWARDED = Section(ForwardedConfig, {"believe": Key("believe", member_of(ClientField)), "send": Key("send", boolean)})
 _ADMIN = Section(AdminConfig, {"listen": Key("listen", parse_admin_listen)})
@@ -142,6 +149,7 @@ SECTIONS: Mapping[str, Section] = {
     "access_log": _ACCESS_LOG,
     "admin": _ADMIN,
     "forwarded": _FORWARDED,
+    "retry_budget": _RETRY_BUDGET,
 }
 TOP_SCALARS: Mapping[str, Key] = {
     "workers": Key("workers", whole_number(1, 512)),

@@ -64,6 +64,7 @@ class RetryVerdict(enum.Enum):
     NOT_IDEMPOTENT = "the method is not idempotent and some of it was sent"
     BODY_GONE = "the body was sent and is not kept"
     EXHAUSTED = "no retries left"
+    OVER_BUDGET = "no retry: budget spent"  # for the worker to say, not for `judge_retry`
 
 
 @dataclass(frozen=True, slots=True)

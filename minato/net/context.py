@@ -21,6 +21,7 @@ from minato.net.codecs import Codecs
 from minato.net.hot import HotAnswers
 from minato.net.loop import Loop
 from minato.net.partial_heads import PartialHeads, Sheddable
+from minato.net.retries import Retries
 from minato.net.runtime import ServiceRuntime, UpstreamRuntime
 from minato.net.selection import Selector
 from minato.net.splice import PipePool
@@ -56,6 +57,7 @@ class WorkerContext:
         services: by service index.
         health: the board's, per upstream column.
         selector: which upstream gets the next request.
+        retries: how many more requests may be sent once more.
         body_cap: limits.body_bytes.
         timeouts: the config's.
         min_bytes_per_s: limits.download_rate.
@@ -94,6 +96,7 @@ class WorkerContext:
         self.services = services
         self.health = board.health
         self.selector = Selector(config, board)
+        self.retries = Retries(config.retry_budget, row)
         self.body_cap = config.limits.body_bytes
         self.timeouts = config.timeouts
         self.min_bytes_per_s = config.limits.download_bytes_per_s
@@ -124,10 +127,11 @@ class WorkerContext:
         self._tick()
 
     def _tick(self) -> None:
-        """Render the date, and see whether the clock was set back; each second."""
+        """Render the date, and see whether the clock was set back, pay into the retry budget; each second."""
         wall_s = time.time()
         self.date = formatdate(wall_s, usegmt=True).encode("ascii")
         self._clock.set(1.0 - wall_s % 1.0)
+        self.retries.refill()
         ahead_s = wall_s - time.monotonic()
         if ahead_s < self._wall_ahead_s - _MAX_SET_BACK_S:
             self._forget_ages(self._wall_ahead_s - ahead_s)

@@ -296,17 +296,7 @@ class Uplink(UpstreamOwner):
         assert connection is not None and upstream is not None and service is not None
         if connection.refused:
             self._context.report_refused(upstream)
-        attempt = FailedAttempt(
-            method=self.head.method,
-            retryable=error.retryable,
-            response_begun=self.response_begun,
-            sent_bytes=connection.sent_bytes,
-            body_replayable=self._replay is not None or not self.body_bytes_up,
-            stale_connection=connection.reused and not connection.response_bytes and error.status != 504,
-            retries_left=service.config.retries - self._retries,
-            fresh_retried=self._fresh_retried,
-        )
-        verdict = judge_retry(attempt)
+        verdict = self._judge_retry(error, connection, service)
         self._abandon_upstream()
         if verdict is RetryVerdict.RETRY_FRESH:
             self._fresh_retried = True
@@ -320,8 +310,29 @@ class Uplink(UpstreamOwner):
             self._attempt(service)
         except ExchangeError as nobody:
             # The first failure says more to the client than that there is nobody else.
+            if verdict is RetryVerdict.RETRY:
+                self._context.retries.give_back()
             log.warning("%s (%s, %s)", error.detail, describe_request(self.head), nobody.detail)
             self._fail(error)
             return
         log.info("%s (%s, %s)", error.detail, describe_request(self.head), verdict.value)
         self._context.row.add(Counter.RETRIES)
+
+    def _judge_retry(
+        self, error: UpstreamError, connection: UpstreamConnection, service: ServiceRuntime
+    ) -> RetryVerdict:
+        """Return whether to try again; a retry has been paid for out of the worker's budget."""
+        attempt = FailedAttempt(
+            method=self.head.method,
+            retryable=error.retryable,
+            response_begun=self.response_begun,
+            sent_bytes=connection.sent_bytes,
+            body_replayable=self._replay is not None or not self.body_bytes_up,
+            stale_connection=connection.reused and not connection.response_bytes and error.status != 504,
+            retries_left=service.config.retries - self._retries,
+            fresh_retried=self._fresh_retried,
+        )
+        verdict = judge_retry(attempt)
+        if verdict is RetryVerdict.RETRY and not self._context.retries.spend():
+            return RetryVerdict.OVER_BUDGET
+        return verdict

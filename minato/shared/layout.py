@@ -80,6 +80,7 @@ class Counter(enum.IntEnum):
     BYTES_IN = 21
     BYTES_OUT = 22
     CACHE_COLLAPSED = 23
+    RETRIES_DENIED = 24
 
 
 @dataclass(frozen=True, slots=True)

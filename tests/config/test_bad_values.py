@@ -46,6 +46,20 @@ NUMBERS = [
         "timeouts: {heartbeat: 0.5}\n",
         "1: timeouts.heartbeat: 0.5 is out of range: at least 1 seconds",
     ),
+    bad(
+        "a share that is a word", "retry_budget: {share: some}\n", "1: retry_budget.share: expected a number, got some"
+    ),
+    bad("a negative share", "retry_budget: {share: -0.1}\n", "1: retry_budget.share: -0.1 is out of range: at least 0"),
+    bad(
+        "a share in per cent",
+        "retry_budget: {share: 20%}\n",
+        "1: retry_budget.share: expected a number, got 20% (write plain decimal digits)",
+    ),
+    bad(
+        "more retries than there can be",
+        "retry_budget: {min_per_second: 1e9}\n",
+        "1: retry_budget.min_per_second: 1e9 is out of range: at most 1,000,000",
+    ),
     bad("no connections", "limits: {connections: 0}\n", "1: limits.connections: 0 is out of range: at least 1"),
     bad("no capacity", "cache: {capacity: 0}\n", "1: cache.capacity: 0 is out of range: at least 1"),
     bad(

@@ -24,6 +24,7 @@ from minato.config import (
     ListenAddress,
     LogFormat,
     ProxyProtocol,
+    RetryBudgetConfig,
     Service,
     Timeouts,
     Upstream,
@@ -58,6 +59,7 @@ def test_what_is_left_out_has_the_defaults_of_the_contract(load: Load) -> None:
         access_log=AccessLogConfig("off", LogFormat.COMBINED),
         trusted_proxies=(),
         forwarded=ForwardedConfig(ClientField.X_FORWARDED_FOR, False),
+        retry_budget=RetryBudgetConfig(0.2, 10.0),
     )
 
 
@@ -78,6 +80,7 @@ access_log: {path: /var/log/minato.log, format: json}
 admin: {listen: "[::1]:9180"}
 trusted_proxies: [10.0.0.0/8, 192.168.1.1, "::1"]
 forwarded: {believe: Forwarded, send: true}
+retry_budget: {share: 0.5, min_per_second: 0}
 services:
   - name: 123
     listen: "[::1]"
@@ -114,6 +117,7 @@ services:
         admin=AdminConfig(ListenAddress("::1", 9180)),
         trusted_proxies=(ip_network("10.0.0.0/8"), ip_network("192.168.1.1/32"), ip_network("::1/128")),
         forwarded=ForwardedConfig(ClientField.FORWARDED, True),
+        retry_budget=RetryBudgetConfig(0.5, 0.0),
     )
 
 
