@@ -20,6 +20,7 @@ from minato.config.model import (
     Limits,
     LogFormat,
     ProxyProtocol,
+    QueueConfig,
     RetryBudgetConfig,
     Timeouts,
 )
@@ -165,6 +166,11 @@ SERVICE_SCALARS: Mapping[str, Key] = {
     "retries": Key("retries", whole_number(0, 100)),
     "proxy_protocol": Key("proxy_protocol", boolean),
 }
+SERVICE_SECTIONS: Mapping[str, Section] = {
+    "queue": Section(
+        QueueConfig, {"size": Key("size", whole_number(0, 1_000_000)), "timeout": Key("timeout_s", seconds(low=0.01))}
+    ),
+}
 SERVICE_LISTS = ("hosts", "upstreams")
 SERVICE_CACHE = "cache"
 SERVICE_CACHE_SCALARS: Mapping[str, Key] = {"enabled": _CACHE_ENABLED, "ttl": _CACHE_TTL}
@@ -183,6 +189,7 @@ UPSTREAM_KEYS: Mapping[str, Key] = {
     "health_uri": Key("health_uri", parse_health_uri),
     "weight": Key("weight", whole_number(1, 1_000)),
     "proxy_protocol": Key("proxy_protocol", member_of(ProxyProtocol)),
+    "max_connections": Key("max_connections", whole_number(0, 10_000_000)),
 }
 
 
