@@ -11,7 +11,7 @@ from typing import Final, Generic, TypeVar
 
 Item = TypeVar("Item")
 
-OVERTAKING_MS: Final = 50
+OVERTAKING_MS: Final = 100
 """Room goes to the worker whose turn it is to within this time: to hand it on takes up to a poll of the other one."""
 
 ALIVE_MS: Final = 1_000
