@@ -60,16 +60,12 @@ def ask(instance: Minato, targets: list[bytes]) -> list[tuple[int, bytes]]:
         return list(pool.map(one, targets))
 
 
-@pytest.mark.parametrize("express", [True, False])
-def test_a_crowd_is_served_two_at_a_time_over_all_workers(
-    express: bool, minato: StartMinato, origin: MakeOrigin
-) -> None:
+def test_a_crowd_is_served_two_at_a_time_over_all_workers(minato: StartMinato, origin: MakeOrigin) -> None:
     script = SlowOrigin(0.01)
     app = origin(script)
     instance = minato(
         {"host": app.url, "health_uri": "/health", "max_connections": 2},
         workers=3,
-        express=express,
         service_keys={"queue": {"timeout": 15}},
     )
     targets = [b"/%d" % number for number in range(50)]
@@ -140,13 +136,10 @@ def test_clients_that_left_are_not_asked_for(minato: StartMinato, origin: MakeOr
     assert [request.target for request in app.requests] == [b"/held", b"/patient"]
 
 
-@pytest.mark.parametrize("express", [True, False])
-def test_reloads_lose_nobody_who_waits(express: bool, minato: StartMinato, origin: MakeOrigin) -> None:
+def test_reloads_lose_nobody_who_waits(minato: StartMinato, origin: MakeOrigin) -> None:
     script = SlowOrigin(0.02)
     app = origin(script)
-    instance = minato(
-        app, workers=2, express=express, limits={"upstream_connections": 2}, service_keys={"queue": {"timeout": 15}}
-    )
+    instance = minato(app, workers=2, limits={"upstream_connections": 2}, service_keys={"queue": {"timeout": 15}})
     targets = [b"/%d" % number for number in range(60)]
     answers: list[tuple[int, bytes]] = []
     crowd = threading.Thread(target=lambda: answers.extend(ask(instance, targets)))
