@@ -99,7 +99,7 @@ class WorkerContext:
         self.row = row
         self.services = services
         self.health = board.health
-        self.rooms = Rooms(loop, board, row, services)
+        self.rooms = Rooms(loop, row, services)
         self.selector = Selector(config, board, row, Caps(loop, board, row, self.rooms))
         self.retries = Retries(config.retry_budget, row)
         self.body_cap = config.limits.body_bytes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -11,10 +11,10 @@ from minato.config.model import QueueConfig
 from minato.decide.queueing import Entrance, WaitQueue
 from minato.errors import NoRoomError
 from minato.net.loop import Loop
-from minato.shared.board import Board, Counter, WorkerRow
+from minato.shared.board import Counter, WorkerRow
 
 if TYPE_CHECKING:
-    from minato.net.runtime import ServiceRuntime
+    from minato.net.runtime import ServiceRuntime, UpstreamRuntime
 
 log = logging.getLogger("minato.exchange")
 
@@ -28,8 +28,8 @@ class Queued(Protocol):
 
     began_s: float
 
-    def may_ask(self, position: int) -> bool:
-        """Tell whether it may be sent to the upstream at a position of its service."""
+    def may_ask(self, upstream: UpstreamRuntime) -> bool:
+        """Tell whether it may be sent to that upstream of its service."""
 
     def on_turn(self) -> None:
         """It is first: take what room there is, and leave the queue, or stay."""
@@ -68,9 +68,10 @@ class Rooms:
     by looking every hundredth of a second, while anybody waits.
     """
 
-    def __init__(self, loop: Loop, board: Board, row: WorkerRow, services: Iterable[ServiceRuntime]) -> None:
+    def __init__(self, loop: Loop, row: WorkerRow, services: Sequence[ServiceRuntime]) -> None:
         self._loop = loop
         self._row = row
+        self._services = services
         self._sharers = _find_sharers(services)
         self._waiting: dict[int, ServiceRuntime] = {}  # those with a queue that is not empty
         self._is_due = False
@@ -113,6 +114,17 @@ class Rooms:
         if not room.queue:
             self._waiting.pop(service.index, None)
         self._show(service)
+
+    def on_upstreams_changed(self) -> None:
+        """Services have other upstreams: what the board says of who waits for which is said anew."""
+        for column in self._sharers:
+            self._row.put_waiting(column, 0)
+        self._sharers = _find_sharers(self._services)
+        for service in self._waiting.values():
+            assert service.room is not None
+            service.room.shown = None
+            self._show(service)
+        self.look_soon()
 
     def look_soon(self) -> None:
         """An exchange with a capped upstream is over, or about to be: see at the end of the turn who gets the room."""
@@ -201,19 +213,19 @@ class Rooms:
         log.warning("%s%s", message, f" ({times} more since the last such line)" if times else "")
 
 
-def _find_sharers(services: Iterable[ServiceRuntime]) -> dict[int, list[tuple[ServiceRuntime, int]]]:
-    """Return by column the services that may wait for it, and the position it has there."""
-    sharers: dict[int, list[tuple[ServiceRuntime, int]]] = {}
+def _find_sharers(services: Iterable[ServiceRuntime]) -> dict[int, list[tuple[ServiceRuntime, UpstreamRuntime]]]:
+    """Return by column the services that may wait for it, and the upstream that it is there."""
+    sharers: dict[int, list[tuple[ServiceRuntime, UpstreamRuntime]]] = {}
     for service in services:
         for upstream in service.upstreams:
             if upstream.cap:
-                sharers.setdefault(upstream.index, []).append((service, upstream.position))
+                sharers.setdefault(upstream.index, []).append((service, upstream))
     return sharers
 
 
-def _first_since_s(service: ServiceRuntime, position: int) -> float:
-    """Return since when the first one waits that may be sent to the upstream at a position; 0.0 where there is none."""
+def _first_since_s(service: ServiceRuntime, upstream: UpstreamRuntime) -> float:
+    """Return since when the first one is being served that waits for that upstream; 0.0 where there is none."""
     assert service.room is not None
     queue = service.room.queue
-    first = queue.first([item for item in queue.retries() if not item.may_ask(position)])
+    first = queue.first([item for item in queue.retries() if not item.may_ask(upstream)])
     return queue.since_s(first) if first is not None else 0.0

@@ -309,8 +309,8 @@ class Uplink(UpstreamOwner):
         self._context.rooms.enter(self, service, is_retry=self._upstream is not None)
         self._go(_QUEUED)
 
-    def may_ask(self, position: int) -> bool:
-        return position not in self._tried
+    def may_ask(self, upstream: UpstreamRuntime) -> bool:
+        return upstream.position not in self._tried
 
     def on_turn(self) -> None:
         service = self._service

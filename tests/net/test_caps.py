@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import count
 
 import pytest
@@ -14,7 +15,7 @@ from minato.errors import NoRoomError
 from minato.net.caps import Caps
 from minato.net.loop import Loop
 from minato.net.room import Rooms
-from minato.net.runtime import ServiceRuntime, build_services
+from minato.net.runtime import ServiceRuntime, UpstreamRuntime, build_services
 from minato.shared.board import Board
 
 _SERIALS = count(9900)
@@ -32,8 +33,8 @@ class Waiter:
         self.upstream = -1
         self.is_over = False
 
-    def may_ask(self, position: int) -> bool:
-        return position not in self.tried
+    def may_ask(self, upstream: UpstreamRuntime) -> bool:
+        return upstream.position not in self.tried
 
     def on_turn(self) -> None:
         try:
@@ -55,7 +56,7 @@ class Worker:
         self.loop = Loop()
         self.row = board.row(slot)
         self.services: tuple[ServiceRuntime, ...] = build_services(config, slot, {}, board.active)
-        self.rooms = Rooms(self.loop, board, self.row, self.services)
+        self.rooms = Rooms(self.loop, self.row, self.services)
         self.caps = Caps(self.loop, board, self.row, self.rooms)
 
     def claim(self, service: int = 0, tried: tuple[int, ...] = ()) -> int:
@@ -259,3 +260,17 @@ def test_who_has_waited_long_enough_is_told(workers: Callable[..., list[Worker]]
     assert not later.is_over
     with pytest.raises(NoRoomError, match="within 5 s"):
         a.wait(ago_s=5.1)
+
+
+def test_upstreams_that_are_gone_are_waited_for_no_more(workers: Callable[..., list[Worker]]) -> None:
+    """Their columns may be given to others, for which nobody waits."""
+    (a,) = workers(1, 1, 1)
+    a.claim(), a.claim()
+    waiter = a.wait()
+    shown = a.caps._board.waiting_since_ms
+    assert shown(0) == shown(1) == [int(waiter.began_s * 1000)]
+    (service,) = a.services
+    a.rooms._services = a.services = (replace(service, upstreams=service.upstreams[1:]),)
+    a.rooms._waiting[0] = a.services[0]
+    a.rooms.on_upstreams_changed()
+    assert (shown(0), shown(1)) == ([0], [int(waiter.began_s * 1000)])
