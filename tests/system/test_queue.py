@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import random
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -14,7 +16,7 @@ import psutil
 import pytest
 
 from .harness import Client, Minato, Origin, OriginConnection, request_bytes, wait_until
-from .harness.wire import response_bytes
+from .harness.wire import Truncated, response_bytes
 
 StartMinato = Callable[..., Minato]
 MakeOrigin = Callable[..., Origin]
@@ -202,6 +204,71 @@ def test_a_worker_that_is_killed_or_stopped_while_it_waits_holds_up_nobody(
         if end is signal.SIGSTOP:
             os.kill(second.pid, signal.SIGCONT)
             assert {client.receive().body for client in clients[second.pid]} == {b"/other"}
+
+
+def test_crowds_failures_leavers_and_reloads_together_leave_nothing_behind(
+    minato: StartMinato, origin: MakeOrigin
+) -> None:
+    """Whatever happens to who waits: room is never lost, so that in the end everybody is served at once again."""
+    rng = random.Random(6)
+    answered = SlowOrigin(0.003)
+
+    def unreliable(connection: OriginConnection) -> None:
+        while (request := connection.read_request()) is not None:
+            if rng.random() < 0.2:
+                connection.reset() if rng.random() < 0.5 else connection.close()
+                return
+            time.sleep(0.003)
+            connection.send(response_bytes(request.target))
+
+    good, bad = origin(answered), origin(unreliable)
+    instance = minato(
+        good,
+        bad,
+        workers=2,
+        limits={"upstream_connections": 2},
+        service_keys={"queue": {"size": 30, "timeout": 2}, "retries": 2},
+        health={"interval": 600},
+        timeouts={"drain": 10},
+    )
+    statuses: Counter[int] = Counter()
+    ended = time.monotonic() + 4
+
+    def client(number: int) -> None:
+        choice = random.Random(number)
+        while time.monotonic() < ended:
+            with contextlib.suppress(OSError, Truncated), instance.client(timeout_s=20) as one:
+                for _ in range(choice.randrange(1, 20)):
+                    method, body = (
+                        (b"POST", b"x" * choice.randrange(90_000)) if choice.random() < 0.2 else (b"GET", None)
+                    )
+                    wire = request_bytes(method, b"/%d" % number, body=body)
+                    if choice.random() < 0.1:  # it leaves, in the middle of its request or behind it
+                        one.send(wire[: choice.randrange(1, len(wire) + 1)])
+                        one.reset() if choice.random() < 0.5 else one.close()
+                        break
+                    one.send(wire)
+                    response = one.receive()
+                    statuses[response.status] += 1
+                    assert response.status != 200 or response.body == b"/%d" % number
+                    if response.says_close():
+                        break
+
+    with ThreadPoolExecutor(60) as pool:
+        running = [pool.submit(client, number) for number in range(60)]
+        while time.monotonic() < ended - 1:
+            time.sleep(0.5)
+            instance.reload()
+        for one in running:
+            one.result()
+    assert set(statuses) <= {200, 502, 503}
+    assert statuses[200] > 500, statuses
+    wait_until(lambda: len(instance.generations()) == 1, "the old generations to end")
+    # All room is there again, and nobody waits: two at a time are answered at once, again and again.
+    began_s = time.monotonic()
+    for _ in range(20):
+        assert {status for status, _ in ask(instance, [b"/1", b"/2"])} <= {200, 502}
+    assert time.monotonic() - began_s < 3
 
 
 def _find_worker(client: Client, pids: tuple[int, int]) -> int:
