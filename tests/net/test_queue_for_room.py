@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from minato.config.model import CacheConfig, Limits, QueueConfig, Timeouts
+from minato.config.affinity import StickyConfig
+from minato.config.model import BalancerKind, CacheConfig, Limits, QueueConfig, Timeouts
 from minato.net import room
 from minato.net.room import Rooms
 from minato.shared.board import Counter
@@ -390,6 +391,75 @@ def test_a_stale_answer_is_better_than_none(gate: Gate, origin: OriginMaker, pro
         with asking(here, b"/held"):
             assert client.request(target=b"/page").body == b"stored"
             gate.answer(hello())
+
+
+def cookie_of(gate: Gate, client: Client) -> bytes:
+    """Begin a session at the gate's origin and return its cookie."""
+    client.send(request_bytes())
+    gate.answer(hello())
+    return (client.receive().get(b"set-cookie") or b"").partition(b";")[0]
+
+
+def test_sessions_whose_upstream_is_full_go_to_one_with_room_and_else_wait(
+    origin: OriginMaker, proxy: ProxyMaker
+) -> None:
+    home, other = Gate(), Gate()
+    here = capped(proxy, origin(home), origin(other), service={"sticky": StickyConfig("srv")})
+    with here.client() as first:
+        cookie = cookie_of(home, first)
+        clients = [here.client() for _ in range(4)]
+        for count, client in enumerate(clients, 1):
+            client.send(request_bytes(target=b"/%d" % count, fields=[(b"cookie", cookie)]))
+            wait_for_active(here, count)
+        assert waiting(here) == 2
+        assert home.answer(hello(b"1")).target == b"/1"
+        assert home.answer(hello(b"3")).target == b"/3"
+        assert other.answer(hello(b"2")).target == b"/2"
+        answered = [client.receive() for client in clients[:3]]
+        assert [response.body for response in answered] == [b"1", b"2", b"3"]
+        assert not any(response.get(b"set-cookie") for response in answered)
+        gate, connection = wait_until(lambda: _poll_both(home, other), "the last one")
+        connection.send(hello(b"4"))
+        gate.done(connection)
+        assert clients[3].receive().body == b"4"
+        for client in clients:
+            client.close()
+
+
+def test_sessions_do_not_overtake_who_waits(gate: Gate, origin: OriginMaker, proxy: ProxyMaker) -> None:
+    here = capped(proxy, origin(gate), service={"sticky": StickyConfig("srv")})
+    with here.client() as first:
+        cookie = cookie_of(gate, first)
+        wire = request_bytes(target=b"/session", fields=[(b"cookie", cookie)])
+        first.send(wire * 3)
+        wait_for_active(here, 1)
+        with asking(here, b"/waits") as (patient,):
+            assert [gate.answer(hello()).target for _ in range(3)] == [b"/session", b"/waits", b"/session"]
+            assert patient.receive().status == 200
+            gate.answer(hello())
+
+
+def test_what_is_hashed_waits_and_goes_where_there_is_room(origin: OriginMaker, proxy: ProxyMaker) -> None:
+    one, two = Gate(), Gate()
+    service = {"balancer": BalancerKind.CONSISTENT_HASH}
+    here = capped(proxy, origin(one), origin(two), service=service)
+    with asking(here, b"/same", b"/same", b"/same") as clients:
+        both = [one.next(), two.next()]  # the first where it belongs, the second where there was room
+        assert waiting(here) == 1
+        for gate, (connection, _) in zip((one, two), both, strict=True):
+            connection.send(hello(b"x"))
+            gate.done(connection)
+        third = wait_until(lambda: _poll_both(one, two), "the third one")
+        third[1].send(hello(b"x"))
+        third[0].done(third[1])
+        assert [client.receive().body for client in clients] == [b"x"] * 3
+
+
+def _poll_both(*gates: Gate) -> tuple[Gate, OriginConnection] | None:
+    for gate in gates:
+        if not gate.asked.empty():
+            return gate, gate.next()[0]
+    return None
 
 
 def test_a_tunnel_takes_room_until_its_end(origin: OriginMaker, proxy: ProxyMaker) -> None:
