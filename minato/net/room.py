@@ -137,11 +137,12 @@ class Rooms:
         self._serve_all()
 
     def _serve_all(self) -> None:
+        self._poll.set(_POLL_S)  # first of all: whatever goes wrong with some, the others are looked at again
         for service in list(self._waiting.values()):
             self._expire(service)
             self._serve(service)
-        if self._waiting and not self._poll.is_set:
-            self._poll.set(_POLL_S)
+        if not self._waiting:
+            self._poll.cancel()
 
     def _expire(self, service: ServiceRuntime) -> None:
         room = service.room
