@@ -82,6 +82,19 @@ class ExchangeError(MinatoError):
         self.fields = fields
 
 
+class NoRoomError(ExchangeError):
+    """503: the upstreams that are healthy have as many exchanges in flight as they may (source: upstream)."""
+
+    def __init__(self, detail: str) -> None:
+        super().__init__(
+            503,
+            "no upstream is available",
+            detail=detail,
+            source=Source.UPSTREAM,
+            fields=((b"retry-after", b"1"),),
+        )
+
+
 class RequestError(ExchangeError):
     """A request that is malformed or over a limit (source: downstream)."""
 

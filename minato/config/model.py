@@ -133,6 +133,14 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
+class RetryBudgetConfig:
+    """How many retries a worker may make: ``share`` of its requests, and so many each second besides."""
+
+    share: float = 0.2
+    min_per_s: float = 10.0
+
+
+@dataclass(frozen=True, slots=True)
 class AccessLogConfig:
     """``path``: ``off``, ``-`` (standard output) or a file."""
 
@@ -208,6 +216,7 @@ class Upstream:
         health_uri: origin-form target of the health check, beginning with ``/``.
         weight: share of the traffic, at least 1.
         proxy_protocol: what connections to it begin with; None for nothing.
+        max_connections: exchanges in flight with it, over all workers; 0: any number; None: as limits says.
     """
 
     url: str
@@ -219,6 +228,7 @@ class Upstream:
     health_uri: str = "/"
     weight: int = 1
     proxy_protocol: ProxyProtocol | None = None
+    max_connections: int | None = None
 
     @property
     def authority(self) -> str:
@@ -235,6 +245,14 @@ class Upstream:
         """What health is kept by: address, health_uri, proxy_protocol. Services that name the same server share it."""
         suffix = f" (PROXY {self.proxy_protocol.value})" if self.proxy_protocol else ""
         return f"{self.scheme}://{self.authority}{self.health_uri}{suffix}"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueConfig:
+    """Requests that wait for room while all upstreams of a service are full: how many per worker, and how long each."""
+
+    size: int = 100
+    timeout_s: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,6 +275,7 @@ class Service:
     proxy_protocol: bool = False
     hash: HashConfig = field(default_factory=HashConfig)
     sticky: StickyConfig | None = None
+    queue: QueueConfig = field(default_factory=QueueConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -279,10 +298,16 @@ class Config:
     admin: AdminConfig = field(default_factory=AdminConfig)
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     forwarded: ForwardedConfig = field(default_factory=ForwardedConfig)
+    retry_budget: RetryBudgetConfig = field(default_factory=RetryBudgetConfig)
 
     def is_cached(self, service: Service) -> bool:
         """Tell whether the cache is on for a service: what that says itself goes before the top-level section."""
         return self.cache.enabled if service.cache.enabled is None else service.cache.enabled
+
+    def connection_cap(self, upstream: Upstream) -> int:
+        """Return how many exchanges may be in flight with an upstream; 0: any number."""
+        own = upstream.max_connections
+        return self.limits.upstream_connections if own is None else own
 
     def listen_addresses(self) -> tuple[ListenAddress, ...]:
         """Every address a service listens on, once each, in the order of the file."""

@@ -20,6 +20,8 @@ from minato.config.model import (
     Limits,
     LogFormat,
     ProxyProtocol,
+    QueueConfig,
+    RetryBudgetConfig,
     Timeouts,
 )
 from minato.config.nodes import Entry, Node, Scalar, describe
@@ -38,6 +40,7 @@ from minato.config.values import (
     key_header,
     log_path,
     member_of,
+    number,
     parameter_names,
     seconds,
     service_name,
@@ -130,6 +133,11 @@ _LIMITS = Section(
         "connections_per_client": Key("connections_per_client", whole_number(0, 10_000_000)),
     },
 )
+_RETRY_BUDGET = Section(
+    RetryBudgetConfig,
+    # A request is retried a hundred times at the most: from there on nothing is held back.
+    {"share": Key("share", number(0, 100)), "min_per_second": Key("min_per_s", number(0, 1_000_000))},
+)
 _ACCESS_LOG = Section(AccessLogConfig, {"path": Key("path", log_path), "format": Key("format", member_of(LogFormat))})
 _FORWARDED = Section(ForwardedConfig, {"believe": Key("believe", member_of(ClientField)), "send": Key("send", boolean)})
 _ADMIN = Section(AdminConfig, {"listen": Key("listen", parse_admin_listen)})
@@ -142,6 +150,7 @@ SECTIONS: Mapping[str, Section] = {
     "access_log": _ACCESS_LOG,
     "admin": _ADMIN,
     "forwarded": _FORWARDED,
+    "retry_budget": _RETRY_BUDGET,
 }
 TOP_SCALARS: Mapping[str, Key] = {
     "workers": Key("workers", whole_number(1, 512)),
@@ -156,6 +165,11 @@ SERVICE_SCALARS: Mapping[str, Key] = {
     "balancer": Key("balancer", member_of(BalancerKind)),
     "retries": Key("retries", whole_number(0, 100)),
     "proxy_protocol": Key("proxy_protocol", boolean),
+}
+SERVICE_SECTIONS: Mapping[str, Section] = {
+    "queue": Section(
+        QueueConfig, {"size": Key("size", whole_number(0, 1_000_000)), "timeout": Key("timeout_s", seconds(low=0.01))}
+    ),
 }
 SERVICE_LISTS = ("hosts", "upstreams")
 SERVICE_CACHE = "cache"
@@ -175,6 +189,7 @@ UPSTREAM_KEYS: Mapping[str, Key] = {
     "health_uri": Key("health_uri", parse_health_uri),
     "weight": Key("weight", whole_number(1, 1_000)),
     "proxy_protocol": Key("proxy_protocol", member_of(ProxyProtocol)),
+    "max_connections": Key("max_connections", whole_number(0, 10_000_000)),
 }
 
 

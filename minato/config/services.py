@@ -12,12 +12,14 @@ from minato.config.schema import (
     SERVICE_CACHE,
     SERVICE_LISTS,
     SERVICE_SCALARS,
+    SERVICE_SECTIONS,
     UPSTREAM_KEYS,
     join,
     read_entries,
     read_item,
     read_keys,
     read_list,
+    read_section,
 )
 from minato.config.service_affinity import AFFINITY_KEYS, read_affinity
 from minato.config.service_cache import read_service_cache
@@ -54,7 +56,7 @@ class ServicesReader:
     def read(self, node: Node, path: str) -> Service | None:
         """Return one service, or None when something is wrong with it; then it was reported."""
         before = self._problems.count
-        known = (*SERVICE_SCALARS, SERVICE_CACHE, *AFFINITY_KEYS, *SERVICE_LISTS)
+        known = (*SERVICE_SCALARS, *SERVICE_SECTIONS, SERVICE_CACHE, *AFFINITY_KEYS, *SERVICE_LISTS)
         entries = read_entries(node, path, known, self._problems)
         if not entries:
             if self._problems.count == before:
@@ -70,6 +72,9 @@ class ServicesReader:
             self._check_introduction(listen, values, entries, path)
         hosts = self._read_hosts(node, entries, path, listen)
         upstreams = self._read_upstreams(node, entries, path)
+        for name, section in SERVICE_SECTIONS.items():
+            if name in entries:
+                values[name] = read_section(entries[name].value, join(path, name), section, self._problems)
         if SERVICE_CACHE in entries:
             values["cache"] = read_service_cache(
                 entries[SERVICE_CACHE].value, join(path, SERVICE_CACHE), self._problems

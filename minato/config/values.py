@@ -61,6 +61,17 @@ def whole_number(low: int, high: int) -> Callable[[Scalar], int]:
     return parse
 
 
+def number(low: float, high: float) -> Callable[[Scalar], float]:
+    """Return a parser of numbers, whole or not, from low to high, both included."""
+
+    def parse(scalar: Scalar) -> float:
+        if not scalar.is_plain or not _NUMBER.fullmatch(scalar.text):
+            raise BadValue(f"expected a number, got {describe(scalar)}{_number_hint(scalar)}")
+        return float(_within(scalar, low, high, ""))
+
+    return parse
+
+
 def seconds(low: float = 0.001, high: float = YEAR_S) -> Callable[[Scalar], float]:
     """Return a parser of durations, whole or not, in seconds from low to high."""
 

@@ -16,6 +16,7 @@ class Phase(enum.Enum):
 
     ROUTING = "routing"
     WAITING = "waiting for the response to another request"
+    QUEUED = "waiting for room at an upstream"
     CONNECTING = "waiting for an upstream connection"
     AWAITING_HEAD = "waiting for the response head"
     RELAYING = "relaying the response"
@@ -27,11 +28,15 @@ class Phase(enum.Enum):
 
 
 TRANSITIONS: dict[Phase, frozenset[Phase]] = {
-    Phase.ROUTING: frozenset([Phase.WAITING, Phase.CONNECTING, Phase.AWAITING_HEAD, Phase.DONE]),
-    Phase.WAITING: frozenset([Phase.WAITING, Phase.CONNECTING, Phase.AWAITING_HEAD, Phase.RELAYING, Phase.DONE]),
-    Phase.CONNECTING: frozenset([Phase.CONNECTING, Phase.AWAITING_HEAD, Phase.DONE]),
+    Phase.ROUTING: frozenset([Phase.WAITING, Phase.QUEUED, Phase.CONNECTING, Phase.AWAITING_HEAD, Phase.DONE]),
+    Phase.WAITING: frozenset(
+        [Phase.WAITING, Phase.QUEUED, Phase.CONNECTING, Phase.AWAITING_HEAD, Phase.RELAYING, Phase.DONE]
+    ),
+    Phase.QUEUED: frozenset([Phase.CONNECTING, Phase.AWAITING_HEAD, Phase.DONE]),
+    # What failed is sent once more: at once, on a new connection or a pooled one, or when there is room.
+    Phase.CONNECTING: frozenset([Phase.QUEUED, Phase.CONNECTING, Phase.AWAITING_HEAD, Phase.DONE]),
     Phase.AWAITING_HEAD: frozenset(
-        [Phase.CONNECTING, Phase.AWAITING_HEAD, Phase.RELAYING, Phase.TUNNELLING, Phase.DONE]
+        [Phase.QUEUED, Phase.CONNECTING, Phase.AWAITING_HEAD, Phase.RELAYING, Phase.TUNNELLING, Phase.DONE]
     ),
     Phase.RELAYING: frozenset([Phase.DONE]),
     Phase.TUNNELLING: frozenset([Phase.DONE]),
@@ -64,6 +69,7 @@ class RetryVerdict(enum.Enum):
     NOT_IDEMPOTENT = "the method is not idempotent and some of it was sent"
     BODY_GONE = "the body was sent and is not kept"
     EXHAUSTED = "no retries left"
+    OVER_BUDGET = "no retry: budget spent"  # for the worker to say, not for `judge_retry`
 
 
 @dataclass(frozen=True, slots=True)

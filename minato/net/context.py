@@ -17,14 +17,18 @@ from minato.caching.stored import StoredResponse
 from minato.config.model import Config
 from minato.decide.clients import ClientCap
 from minato.decide.pool import IdlePool
+from minato.net.caps import Caps
 from minato.net.codecs import Codecs
 from minato.net.hot import HotAnswers
 from minato.net.loop import Loop
 from minato.net.partial_heads import PartialHeads, Sheddable
+from minato.net.retries import Retries
+from minato.net.room import Rooms
 from minato.net.runtime import ServiceRuntime, UpstreamRuntime
 from minato.net.selection import Selector
 from minato.net.splice import PipePool
 from minato.net.upstream import UpstreamConnection
+from minato.net.watched import WatchedConnection
 from minato.protocol.forwarded import Claims, read_claims
 from minato.protocol.message import RequestHead
 from minato.shared.board import Board, WorkerRow
@@ -56,6 +60,8 @@ class WorkerContext:
         services: by service index.
         health: the board's, per upstream column.
         selector: which upstream gets the next request.
+        rooms: who waits for upstreams that are full.
+        retries: how many more requests may be sent once more.
         body_cap: limits.body_bytes.
         timeouts: the config's.
         min_bytes_per_s: limits.download_rate.
@@ -93,7 +99,9 @@ class WorkerContext:
         self.row = row
         self.services = services
         self.health = board.health
-        self.selector = Selector(config, board)
+        self.rooms = Rooms(loop, row, services)
+        self.selector = Selector(config, board, row, Caps(loop, board, row, self.rooms))
+        self.retries = Retries(config.retry_budget, row)
         self.body_cap = config.limits.body_bytes
         self.timeouts = config.timeouts
         self.min_bytes_per_s = config.limits.download_bytes_per_s
@@ -124,10 +132,11 @@ class WorkerContext:
         self._tick()
 
     def _tick(self) -> None:
-        """Render the date, and see whether the clock was set back; each second."""
+        """Render the date, and see whether the clock was set back, pay into the retry budget; each second."""
         wall_s = time.time()
         self.date = formatdate(wall_s, usegmt=True).encode("ascii")
         self._clock.set(1.0 - wall_s % 1.0)
+        self.retries.refill()
         ahead_s = wall_s - time.monotonic()
         if ahead_s < self._wall_ahead_s - _MAX_SET_BACK_S:
             self._forget_ages(self._wall_ahead_s - ahead_s)
@@ -179,6 +188,8 @@ class WorkerContext:
 
     def new_connection(self, upstream: UpstreamRuntime) -> UpstreamConnection:
         """Make a connection that is not connected yet."""
+        if upstream.is_watched:
+            return self._new_watched(upstream)
         return UpstreamConnection(
             self.loop,
             upstream,
@@ -187,6 +198,20 @@ class WorkerContext:
             self._tls,
             # One that began with a client's address cannot serve another client.
             UpstreamConnection.close if upstream.proxy_protocol else self._keep_idle,
+            self._forget_idle,
+            self.make_room,
+        )
+
+    def _new_watched(self, upstream: UpstreamRuntime) -> UpstreamConnection:
+        """Make one for whose end somebody may wait."""
+        return WatchedConnection(
+            self.rooms.look_soon,
+            self.loop,
+            upstream,
+            self.config.timeouts,
+            self.codecs.make_client_codec(),
+            self._tls,
+            UpstreamConnection.close if upstream.proxy_protocol else self._keep_watched,
             self._forget_idle,
             self.make_room,
         )
@@ -221,6 +246,10 @@ class WorkerContext:
         surplus = self.pool.give(origin, connection)
         if surplus is not None:
             surplus.close()
+
+    def _keep_watched(self, connection: UpstreamConnection) -> None:
+        self._keep_idle(connection)
+        self.rooms.look_soon()
 
     def _forget_idle(self, connection: UpstreamConnection) -> None:
         self.pool.forget(connection.upstream.origin, connection)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from minato.config.model import Config, ListenAddress, ProxyProtocol, Service, Upstream
 from minato.decide.balance import Balancer, make_balancer
 from minato.decide.route import RouteTable
 from minato.net.affinity import Affinity, make_affinity
 from minato.net.resolve import ResolvedAddress
+from minato.net.room import Room
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,8 @@ class UpstreamRuntime:
         prefix: what goes in front of the request's path.
         query: what goes in front of the request's query.
         proxy_protocol: the version of the PROXY header that connections begin with; 0: none.
+        cap: exchanges in flight with it, over all workers; 0: any number.
+        is_watched: whether somebody may wait for an exchange on a connection to its origin to end: there is a cap.
         addresses: what its name resolved to, in the order to try; empty when it did not.
     """
 
@@ -44,6 +47,8 @@ class UpstreamRuntime:
     query: bytes
     addresses: tuple[ResolvedAddress, ...]
     proxy_protocol: int = 0
+    cap: int = 0
+    is_watched: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +63,7 @@ class ServiceRuntime:
         positions: all of them.
         only: its one upstream, where there is nothing to choose while that is healthy; None where there are more, or
             caps on connections, or sticky sessions.
+        room: who waits for room; None where no upstream has a cap.
         active: exchanges in flight of the upstream at a position, over all workers.
         affinity: what ties its requests to single upstreams; None where nothing does.
     """
@@ -68,6 +74,7 @@ class ServiceRuntime:
     upstreams: tuple[UpstreamRuntime, ...]
     positions: tuple[int, ...]
     only: UpstreamRuntime | None
+    room: Room | None
     active: Callable[[int], int]
     affinity: Affinity | None = None
 
@@ -88,13 +95,20 @@ def build_services(
     """
     columns = config.upstream_index()
     origins: dict[tuple[str, str, int, ProxyProtocol | None], int] = {}
+    watched = {
+        _place(upstream)
+        for service in config.services
+        for upstream in service.upstreams
+        if config.connection_cap(upstream)
+    }
     services = []
     for index, service in enumerate(config.services):
         upstreams = []
         for position, upstream in enumerate(service.upstreams):
-            place = (upstream.scheme, upstream.host, upstream.port, upstream.proxy_protocol)
+            place = _place(upstream)
             origin = origins.setdefault(place, len(origins))
-            upstreams.append(_build_upstream(upstream, position, origin, columns[upstream.key], addresses))
+            built = _build_upstream(upstream, position, origin, columns[upstream.key], addresses)
+            upstreams.append(replace(built, cap=config.connection_cap(upstream), is_watched=place in watched))
         services.append(_build_service(config, index, slot, tuple(upstreams), active))
     return tuple(services)
 
@@ -103,7 +117,8 @@ def _build_service(
     config: Config, index: int, slot: int, upstreams: tuple[UpstreamRuntime, ...], active: Callable[[int], int]
 ) -> ServiceRuntime:
     service = config.services[index]
-    has_choice = len(upstreams) > 1 or config.limits.upstream_connections or service.sticky is not None
+    has_caps = any(upstream.cap for upstream in upstreams)
+    has_choice = len(upstreams) > 1 or has_caps or service.sticky is not None
     return ServiceRuntime(
         index=index,
         config=service,
@@ -111,6 +126,7 @@ def _build_service(
         upstreams=upstreams,
         positions=tuple(range(len(upstreams))),
         only=None if has_choice else upstreams[0],
+        room=Room(service.queue) if has_caps else None,
         active=lambda position: active(upstreams[position].index),
         affinity=make_affinity(service),
     )
@@ -122,6 +138,11 @@ def build_routes(config: Config) -> dict[ListenAddress, RouteTable]:
     for index, service in enumerate(config.services):
         by_address.setdefault(service.listen, []).append((index, service))
     return {address: RouteTable.build(services) for address, services in by_address.items()}
+
+
+def _place(upstream: Upstream) -> tuple[str, str, int, ProxyProtocol | None]:
+    """Return what two upstreams have in common that can use each other's connections."""
+    return upstream.scheme, upstream.host, upstream.port, upstream.proxy_protocol
 
 
 def _build_upstream(

@@ -15,7 +15,7 @@ from minato.decide.exchange import (
     judge_retry,
 )
 from minato.decide.pace import Pace
-from minato.errors import ExchangeError, RequestError, UpstreamError
+from minato.errors import ExchangeError, NoRoomError, RequestError, UpstreamError
 from minato.net.affinity import Affinity
 from minato.net.cache_session import CacheSession
 from minato.net.client import Client
@@ -43,6 +43,7 @@ _HTTP_1_1: Final = 11
 _NEVER: Final = 100  # no version of HTTP
 _CHUNKED: Final = Framing.CHUNKED
 _NONE: Final = Framing.NONE
+_QUEUED: Final = Phase.QUEUED
 _CONNECTING: Final = Phase.CONNECTING
 _AWAITING_HEAD: Final = Phase.AWAITING_HEAD
 _RELAYING: Final = Phase.RELAYING
@@ -81,6 +82,7 @@ class Uplink(UpstreamOwner):
     _connection: UpstreamConnection | None = None
 
     head: RequestHead
+    began_s: float
     phase: Phase
     request_complete: bool
     _context: WorkerContext
@@ -163,7 +165,7 @@ class Uplink(UpstreamOwner):
     # -- attempts
 
     def _attempt(self, service: ServiceRuntime) -> None:
-        """Send the request to an upstream that was not tried yet.
+        """Send the request to an upstream that was not tried yet; or wait until there is room for it.
 
         Raises:
             ExchangeError: there is none.
@@ -171,10 +173,15 @@ class Uplink(UpstreamOwner):
         context = self._context
         upstream = service.only
         if upstream is None or self._tried or not context.health[upstream.index]:
-            upstream = self._pick_upstream(service)
+            try:
+                upstream = self._pick_upstream(service)
+            except NoRoomError:
+                self._wait_for_room(service)
+                return
+        else:
+            context.row.upstream_begin(upstream.index)
         self._upstream = upstream
         self._tried = (*self._tried, upstream.position)
-        context.row.upstream_begin(upstream.index)
         pooled = None
         if not self._fresh_retried:
             # What cannot be sent once more is not risked on a connection that may be dead.
@@ -193,12 +200,15 @@ class Uplink(UpstreamOwner):
         connection.connect(self)
 
     def _pick_upstream(self, service: ServiceRuntime) -> UpstreamRuntime:
+        """Return the one to try, the exchange counted there."""
         if service.affinity is None:
             upstream = self._context.selector.pick(service, self._tried)
         else:
             upstream = self._pick_by_affinity(service, service.affinity)
-        if upstream is None and self._fresh_retried:
+        if upstream is None and self._fresh_retried and service.room is None:
             upstream = self._upstream  # the only one; its pooled connection had gone stale
+            if upstream is not None:
+                self._context.row.upstream_begin(upstream.index)
         if upstream is None:
             raise UpstreamError(502, "the upstream failed", detail="no other upstream to try", retryable=False)
         return upstream
@@ -211,7 +221,7 @@ class Uplink(UpstreamOwner):
         if self._fresh_retried and tried == (position,):
             tried = ()  # its pooled connection had gone stale, which is no failure of the upstream: the session stays
         stays = home is not None and position not in tried and selector.keeps_sessions(home)
-        upstream = selector.pick_home(home) if home is not None and stays else None
+        upstream = selector.pick_home(service, home) if home is not None and stays else None
         if upstream is None:
             upstream = selector.pick(service, tried, affinity.key_of(self.head, self._client.address))
         if upstream is not None:
@@ -276,6 +286,8 @@ class Uplink(UpstreamOwner):
         if connection is not None:
             connection.close()
             self._release_upstream()
+        elif self.phase is _QUEUED and self._service is not None:
+            self._context.rooms.leave(self, self._service)
 
     def _release_upstream(self) -> None:
         """The upstream has nothing to do with this exchange any more."""
@@ -283,6 +295,34 @@ class Uplink(UpstreamOwner):
             self._connection = self._tunnel = None
             assert self._upstream is not None
             self._context.row.upstream_end(self._upstream.index)
+
+    # -- waiting for room (net.room.Queued)
+
+    def _wait_for_room(self, service: ServiceRuntime) -> None:
+        """All upstreams are full: wait in the queue, or go on waiting there.
+
+        Raises:
+            NoRoomError: too many wait already.
+        """
+        if self.phase is _QUEUED:
+            return
+        self._context.rooms.enter(self, service, is_retry=self._upstream is not None)
+        self._go(_QUEUED)
+
+    def may_ask(self, upstream: UpstreamRuntime) -> bool:
+        return upstream.position not in self._tried
+
+    def on_turn(self) -> None:
+        service = self._service
+        assert service is not None and service.room is not None
+        try:
+            self._attempt(service)
+        except ExchangeError as error:
+            service.room.turn = None  # its client's next request is another one
+            self._fail(error)
+
+    def on_wait_over(self, error: NoRoomError) -> None:
+        self._fail(error)
 
     # -- failed ones
 
@@ -296,6 +336,34 @@ class Uplink(UpstreamOwner):
         assert connection is not None and upstream is not None and service is not None
         if connection.refused:
             self._context.report_refused(upstream)
+        verdict = self._judge_retry(error, connection, service)
+        self._abandon_upstream()
+        if verdict is RetryVerdict.RETRY_FRESH:
+            self._fresh_retried = True
+            if service.room is not None:
+                self._tried = self._tried[:-1]  # that one has not failed: there may be room nowhere else
+        elif verdict is RetryVerdict.RETRY:
+            self._retries += 1
+        else:
+            log.warning("%s (%s, %s)", error.detail, describe_request(self.head), verdict.value)
+            self._fail(error)
+            return
+        try:
+            self._attempt(service)
+        except ExchangeError as nobody:
+            # The first failure says more to the client than that there is nobody else.
+            if verdict is RetryVerdict.RETRY:
+                self._context.retries.give_back()
+            log.warning("%s (%s, %s)", error.detail, describe_request(self.head), nobody.detail)
+            self._fail(error)
+            return
+        log.info("%s (%s, %s)", error.detail, describe_request(self.head), verdict.value)
+        self._context.row.add(Counter.RETRIES)
+
+    def _judge_retry(
+        self, error: UpstreamError, connection: UpstreamConnection, service: ServiceRuntime
+    ) -> RetryVerdict:
+        """Return whether to try again; a retry has been paid for out of the worker's budget."""
         attempt = FailedAttempt(
             method=self.head.method,
             retryable=error.retryable,
@@ -307,21 +375,6 @@ class Uplink(UpstreamOwner):
             fresh_retried=self._fresh_retried,
         )
         verdict = judge_retry(attempt)
-        self._abandon_upstream()
-        if verdict is RetryVerdict.RETRY_FRESH:
-            self._fresh_retried = True
-        elif verdict is RetryVerdict.RETRY:
-            self._retries += 1
-        else:
-            log.warning("%s (%s, %s)", error.detail, describe_request(self.head), verdict.value)
-            self._fail(error)
-            return
-        try:
-            self._attempt(service)
-        except ExchangeError as nobody:
-            # The first failure says more to the client than that there is nobody else.
-            log.warning("%s (%s, %s)", error.detail, describe_request(self.head), nobody.detail)
-            self._fail(error)
-            return
-        log.info("%s (%s, %s)", error.detail, describe_request(self.head), verdict.value)
-        self._context.row.add(Counter.RETRIES)
+        if verdict is RetryVerdict.RETRY and not self._context.retries.spend():
+            return RetryVerdict.OVER_BUDGET
+        return verdict

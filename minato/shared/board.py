@@ -38,7 +38,7 @@ _FIRST_CLASS = int(Counter.RESPONSES_1XX) - 1
 class WorkerRow:
     """One slot's row. Only the slot's worker writes it; it is of use as long as its board is open."""
 
-    __slots__ = ("_active", "_counters", "_head", "_refused")
+    __slots__ = ("_active", "_counters", "_head", "_refused", "_waiting")
 
     def __init__(self, cells: memoryview, layout: Layout, slot: int) -> None:
         row_at = layout.row_at(slot)
@@ -46,7 +46,8 @@ class WorkerRow:
         # A view for each part, so that the hot path indexes by the number it has at hand and adds nothing.
         self._counters = cells[row_at + layout.counters_at : row_at + layout.active_at]
         self._active = cells[row_at + layout.active_at : row_at + layout.refused_at]
-        self._refused = cells[row_at + layout.refused_at : row_at + layout.refused_at + layout.upstreams]
+        self._refused = cells[row_at + layout.refused_at : row_at + layout.waiting_at]
+        self._waiting = cells[row_at + layout.waiting_at : row_at + layout.waiting_at + layout.upstreams]
 
     def beat(self, mono_ms: int) -> None:
         """Say that the worker is alive at that monotonic millisecond."""
@@ -146,9 +147,13 @@ class WorkerRow:
         """That upstream refused a connection."""
         self._refused[upstream] += 1
 
+    def put_waiting(self, upstream: int, since_ms: int) -> None:
+        """Say since which monotonic millisecond the oldest request waits for room at an upstream; 0: none does."""
+        self._waiting[upstream] = since_ms
+
     def release(self) -> None:
         """Let go of the memory (for Board.close alone)."""
-        for view in (self._head, self._counters, self._active, self._refused):
+        for view in (self._head, self._counters, self._active, self._refused, self._waiting):
             view.release()
 
 
@@ -178,6 +183,7 @@ class Board:
         self._rows = [WorkerRow(self._cells, layout, slot) for slot in range(layout.slots)]
         self._active = self._columns(layout.active_at)
         self._refused = self._columns(layout.refused_at)
+        self._waiting = self._columns(layout.waiting_at)
 
     @classmethod
     def create(cls, *, slots: int, upstream_keys: Sequence[str], serial: int) -> Board:
@@ -242,6 +248,14 @@ class Board:
         """Return the connections an upstream refused, over all slots; it only falls when a row is zeroed."""
         return sum(self._refused[upstream].tolist())
 
+    def waiting_since_ms(self, upstream: int) -> list[int]:
+        """Return by slot since which monotonic millisecond a request waits for room at an upstream; 0: none does."""
+        return self._waiting[upstream].tolist()
+
+    def heartbeats_ms(self) -> list[int]:
+        """Return by slot the monotonic millisecond of the last beat."""
+        return [row.heartbeat_ms for row in self._rows]
+
     def total(self, counter: Counter) -> int:
         """Return a counter's sum over all slots."""
         return sum(row.get(counter) for row in self._rows)
@@ -279,7 +293,7 @@ class Board:
 
     def __del__(self) -> None:
         # SharedMemory's own finalizer complains on stderr when views are still out. Not made: nothing to close.
-        if hasattr(self, "_refused"):
+        if hasattr(self, "_waiting"):
             self.close()
 
     def _write_header(self, pid: int, serial: int) -> None:

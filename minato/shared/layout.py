@@ -9,6 +9,7 @@ The segment, in order; every part begins on a cache line (64 bytes, 8 cells), so
                   counters   one cell/Counter
                   active     one cell/upstream   exchanges in flight
                   refused    one cell/upstream   connections refused, ever
+                  waiting    one cell/upstream   since when its first request waits for room, monotonic ms; 0: none
     keys      bytes               the upstream keys in order, a JSON list in UTF-8
 
 Cells are aligned and in native order, hence one load or store each: a reader sees the old or the new value, never half.
@@ -80,6 +81,10 @@ class Counter(enum.IntEnum):
     BYTES_IN = 21
     BYTES_OUT = 22
     CACHE_COLLAPSED = 23
+    RETRIES_DENIED = 24
+    REQUESTS_QUEUED = 25
+    QUEUE_TIMEOUTS = 26
+    QUEUE_OVERFLOWS = 27
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,8 +135,13 @@ class Layout:
         return self.active_at + self.upstreams
 
     @property
+    def waiting_at(self) -> int:
+        """From the beginning of a row."""
+        return self.refused_at + self.upstreams
+
+    @property
     def row_cells(self) -> int:
-        return _whole_lines(self.refused_at + self.upstreams)
+        return _whole_lines(self.waiting_at + self.upstreams)
 
     def row_at(self, slot: int) -> int:
         return self.rows_at + slot * self.row_cells

@@ -46,6 +46,41 @@ NUMBERS = [
         "timeouts: {heartbeat: 0.5}\n",
         "1: timeouts.heartbeat: 0.5 is out of range: at least 1 seconds",
     ),
+    bad(
+        "a share that is a word", "retry_budget: {share: some}\n", "1: retry_budget.share: expected a number, got some"
+    ),
+    bad("a negative share", "retry_budget: {share: -0.1}\n", "1: retry_budget.share: -0.1 is out of range: at least 0"),
+    bad(
+        "a share in per cent",
+        "retry_budget: {share: 20%}\n",
+        "1: retry_budget.share: expected a number, got 20% (write plain decimal digits)",
+    ),
+    bad(
+        "more retries than there can be",
+        "retry_budget: {min_per_second: 1e9}\n",
+        "1: retry_budget.min_per_second: 1e9 is out of range: at most 1,000,000",
+    ),
+    bad(
+        "a queue as a number",
+        service("queue: 5"),
+        "7: services[0].queue: expected a mapping (key: value), got 5",
+    ),
+    bad("a negative queue", service("queue: {size: -1}"), "7: services[0].queue.size: -1 is out of range: at least 0"),
+    bad(
+        "no time to wait",
+        service("queue: {timeout: 0}"),
+        "7: services[0].queue.timeout: 0 is out of range: at least 0.01 seconds",
+    ),
+    bad(
+        "an unknown key of the queue",
+        service("queue: {length: 5}"),
+        "7: services[0].queue.length: unknown key; known here: size, timeout",
+    ),
+    bad(
+        "a cap below none",
+        upstream("http://u:1", "max_connections: -1"),
+        "7: services[0].upstreams[0].max_connections: -1 is out of range: at least 0",
+    ),
     bad("no connections", "limits: {connections: 0}\n", "1: limits.connections: 0 is out of range: at least 1"),
     bad("no capacity", "cache: {capacity: 0}\n", "1: cache.capacity: 0 is out of range: at least 1"),
     bad(

@@ -24,6 +24,8 @@ from minato.config import (
     ListenAddress,
     LogFormat,
     ProxyProtocol,
+    QueueConfig,
+    RetryBudgetConfig,
     Service,
     Timeouts,
     Upstream,
@@ -45,8 +47,9 @@ def test_what_is_left_out_has_the_defaults_of_the_contract(load: Load) -> None:
                 listen=ListenAddress("", 8080),
                 balancer=BalancerKind.ROUND_ROBIN,
                 hosts=(HostRule("example.com", "/"),),
-                upstreams=(Upstream("http://localhost:8001", "http", "localhost", 8001, "", "", "/", 1),),
+                upstreams=(Upstream("http://localhost:8001", "http", "localhost", 8001, "", "", "/", 1, None, None),),
                 retries=1,
+                queue=QueueConfig(100, 5.0),
             ),
         ),
         workers=None,
@@ -58,6 +61,7 @@ def test_what_is_left_out_has_the_defaults_of_the_contract(load: Load) -> None:
         access_log=AccessLogConfig("off", LogFormat.COMBINED),
         trusted_proxies=(),
         forwarded=ForwardedConfig(ClientField.X_FORWARDED_FOR, False),
+        retry_budget=RetryBudgetConfig(0.2, 10.0),
     )
 
 
@@ -78,6 +82,7 @@ access_log: {path: /var/log/minato.log, format: json}
 admin: {listen: "[::1]:9180"}
 trusted_proxies: [10.0.0.0/8, 192.168.1.1, "::1"]
 forwarded: {believe: Forwarded, send: true}
+retry_budget: {share: 0.5, min_per_second: 0}
 services:
   - name: 123
     listen: "[::1]"
@@ -85,8 +90,9 @@ services:
     balancer: LeastConnections
     retries: 0
     proxy_protocol: true
+    queue: {size: 0, timeout: 0.25}
     hosts: [http://e/]
-    upstreams: [{host: "https://u/base/?k=v", health_uri: "up?x=1", weight: 5, proxy_protocol: v2}]
+    upstreams: [{host: "https://u/base/?k=v", health_uri: "up?x=1", weight: 5, proxy_protocol: v2, max_connections: 7}]
 """
     )
     assert config == Config(
@@ -98,10 +104,13 @@ services:
                 balancer=BalancerKind.LEAST_CONNECTIONS,
                 hosts=(HostRule("e", "/"),),
                 upstreams=(
-                    Upstream("https://u/base/?k=v", "https", "u", 443, "/base", "k=v", "/up?x=1", 5, ProxyProtocol.V2),
+                    Upstream(
+                        "https://u/base/?k=v", "https", "u", 443, "/base", "k=v", "/up?x=1", 5, ProxyProtocol.V2, 7
+                    ),
                 ),
                 retries=0,
                 proxy_protocol=True,
+                queue=QueueConfig(0, 0.25),
             ),
         ),
         workers=3,
@@ -114,6 +123,7 @@ services:
         admin=AdminConfig(ListenAddress("::1", 9180)),
         trusted_proxies=(ip_network("10.0.0.0/8"), ip_network("192.168.1.1/32"), ip_network("::1/128")),
         forwarded=ForwardedConfig(ClientField.FORWARDED, True),
+        retry_budget=RetryBudgetConfig(0.5, 0.0),
     )
 
 
@@ -279,3 +289,12 @@ def test_a_server_has_its_health_for_each_way_to_speak_to_it(load: Load) -> None
         "- {name: d, listen_port: 80, hosts: [http://h/], upstreams: [{host: http://u, proxy_protocol: v2}]}\n"
     )
     assert list(load(text).upstream_index().values()) == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("given", "default", "cap"), [(None, 0, 0), (None, 5, 5), (0, 5, 0), (3, 5, 3), (3, 0, 3)])
+def test_an_upstream_has_the_cap_it_says_and_else_that_of_limits(
+    given: int | None, default: int, cap: int, load: Load
+) -> None:
+    own = "" if given is None else f"max_connections: {given}"
+    config = load(f"limits: {{upstream_connections: {default}}}\n" + upstream("http://u:1", own))
+    assert config.connection_cap(config.services[0].upstreams[0]) == cap

@@ -188,9 +188,9 @@ def test_empty_lines_before_a_request_are_forgiven(minato: StartMinato, origin: 
 
 
 def test_more_upstream_connections_than_the_limit_is_503(minato: StartMinato, origin: MakeOrigin) -> None:
-    """A queue may come with a later version; until then the client is told to come back."""
+    """Without a queue the client is told to come back; with one: test_queue.py."""
     app = origin()
-    instance = minato(app, limits={"upstream_connections": 2})
+    instance = minato(app, limits={"upstream_connections": 2}, service_keys={"queue": {"size": 0}})
     clients = [instance.client() for _ in range(5)]
     for client in clients[:2]:
         client.send(request_bytes(target=b"/slow"))
