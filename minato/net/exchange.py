@@ -354,6 +354,8 @@ class Exchange(Sharing):
         else:
             self._persistence = Persistence.CLOSE
             connection = b"close"
+            if framing is Framing.CLOSE:
+                self._client.end_by_close()
         wire = render.render_response_head(status, reason, lines, framing, length_bytes, connection)
         self._client.write(wire)
         return wire
@@ -381,8 +383,7 @@ class Exchange(Sharing):
         self._abandon_upstream()
         if self.response_begun:
             self._end(error.detail)
-            # Only a length or a last chunk shows where a body ends; without either, a FIN would look like the end.
-            self._client.abort_exchange(reset=self._framing_down is Framing.CLOSE)
+            self._client.abort_exchange()
             return
         status = error.status
         if self._cache is not None and error.source is Source.UPSTREAM:
