@@ -19,6 +19,8 @@ _FIRST_FINAL = 200
 _NO_BODY = (Framing.LENGTH, 0)
 _HOPS = re.compile(rb"[0-9]+")
 _MAX_HOPS = 999
+# RFC 9110, 7.8: protocol = protocol-name ["/" protocol-version], both tokens.
+_PROTOCOL = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:/[!#$%&'*+.^_`|~0-9A-Za-z-]+)?")
 
 
 def make_request_head(
@@ -37,6 +39,7 @@ def make_request_head(
     kind, length_bytes = framing or (Framing.NONE, 0)
     if method == b"TRACE" and framing not in (None, _NO_BODY):
         raise Malformed("a TRACE with a body")  # RFC 9110, 9.3.8: "A client MUST NOT send content in a TRACE request."
+    has_content = framing not in (None, _NO_BODY)
     return RequestHead(
         method=method,
         target=target,
@@ -47,8 +50,8 @@ def make_request_head(
         host=host,
         path=path,
         keep_alive=_wants_keep_alive(connection, version),
-        expects_continue=_expects_continue(fields, version, kind is not Framing.NONE),
-        upgrade=_asked_upgrade(fields, connection, version, kind),
+        expects_continue=_expects_continue(fields, version, has_content),
+        upgrade=_asked_upgrade(fields, connection, version, has_content),
         accepts_trailers=_accepts_trailers(fields, connection, version),
         hops_left=_hops_left(fields) if method in (b"OPTIONS", b"TRACE") else None,
     )
@@ -96,12 +99,12 @@ def _wants_keep_alive(connection: list[bytes], version: int) -> bool:
     return version >= _HTTP_1_1 or b"keep-alive" in connection
 
 
-def _expects_continue(fields: Fields, version: int, has_body: bool) -> bool:
+def _expects_continue(fields: Fields, version: int, has_content: bool) -> bool:
     expectations = list_members(fields, b"expect")
     # RFC 9110, 10.1.1: a 100-continue expectation in an HTTP/1.0 request MUST be ignored; other ones may get a 417.
     if any(expectation != b"100-continue" for expectation in expectations):
         raise Malformed("an unknown expectation", 417)
-    return bool(expectations) and version >= _HTTP_1_1 and has_body
+    return bool(expectations) and version >= _HTTP_1_1 and has_content
 
 
 def _accepts_trailers(fields: Fields, connection: list[bytes], version: int) -> bool:
@@ -123,22 +126,25 @@ def _hops_left(fields: Fields) -> int | None:
 
 
 def is_asked_switch(asked: bytes, switched: bytes) -> bool:
-    """Tell whether a 101 names protocols, and only such as were asked for; both lists in lower case.
+    """Tell whether a 101 names protocols, and only such as were asked for; ``switched`` is in lower case.
 
     RFC 9110, 7.8: "A server MUST NOT switch to a protocol that was not indicated by the client".
     """
     named = {protocol.strip(b" \t") for protocol in switched.split(b",")}
-    return b"" not in named and named <= {protocol.strip(b" \t") for protocol in asked.split(b",")}
+    return b"" not in named and named <= set(asked.lower().split(b", "))
 
 
-def _asked_upgrade(fields: Fields, connection: list[bytes], version: int, framing: Framing) -> bytes:
-    """Return the protocols to switch to, empty where the request has a body or asks for h2c.
+def _asked_upgrade(fields: Fields, connection: list[bytes], version: int, has_content: bool) -> bytes:
+    """Return the protocols to switch to as they were spelt, empty where the request has content or asks for h2c.
 
-    A server may ignore Upgrade (RFC 9110, 7.8). h2c is: a tunnel of it would carry requests past the proxy.
+    A server may ignore Upgrade (RFC 9110, 7.8). h2c is: a tunnel of it would carry requests past the proxy. So is what
+    is no list of protocols.
     """
-    if version < _HTTP_1_1 or b"upgrade" not in connection or framing is not Framing.NONE:
+    if version < _HTTP_1_1 or b"upgrade" not in connection or has_content:
         return b""
-    protocols = list_members(fields, b"upgrade")
-    if any(protocol.startswith(b"h2c") or protocol.startswith(b"http/") for protocol in protocols):
-        return b""
+    raw_members = [raw.strip(b" \t") for value in field_values(fields, b"upgrade") for raw in value.split(b",")]
+    protocols = [member for member in raw_members if member]
+    for protocol in protocols:
+        if _PROTOCOL.fullmatch(protocol) is None or protocol.lower().startswith((b"h2c", b"http/")):
+            return b""
     return b", ".join(protocols)
