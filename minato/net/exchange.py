@@ -327,6 +327,9 @@ class Exchange(Sharing):
         if self._session_lines and head.status < _FIRST_SERVER_ERROR:
             # For this client alone: what is stored or shared is without.
             lines += self._session_lines
+        if head.upgrade:
+            # RFC 9110, 15.5.22: "The server MUST send an Upgrade header field in a 426 response".
+            lines += b"connection: upgrade\r\nupgrade: %b\r\n" % head.upgrade
         framing = head.framing
         if framing is Framing.CLOSE or framing is _CHUNKED:
             framing = render.unknown_length_framing(self.head)

@@ -110,7 +110,7 @@ class ResponseHead:
         framing: NONE where the request or the status forbids a body.
         length_bytes: the Content-Length, else 0.
         keep_alive: whether the connection may serve another exchange.
-        upgrade: of a 101, the protocols switched to, lower case.
+        upgrade: of a 101, the protocols switched to, lower case; of a 426, those it requires.
         forwarded: for protocol.forward, its lines as they go to a client.
         relayed: for protocol.forward, the whole head as it goes to one whose connection stays; ``relayed_last`` to one
             whose connection closes.

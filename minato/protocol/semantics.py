@@ -15,6 +15,7 @@ _NO_CONTENT = 204
 _RESET_CONTENT = 205
 _NOT_MODIFIED = 304
 _SWITCHING_PROTOCOLS = 101
+_UPGRADE_REQUIRED = 426
 _FIRST_FINAL = 200
 _NO_BODY = (Framing.LENGTH, 0)
 _HOPS = re.compile(rb"[0-9]+")
@@ -90,6 +91,8 @@ def make_response_head(
     upgrade = b""
     if status == _SWITCHING_PROTOCOLS and b"upgrade" in connection:
         upgrade = b", ".join(field_values(fields, b"upgrade")).lower()
+    elif status == _UPGRADE_REQUIRED:
+        upgrade = b", ".join(_protocols(fields))
     return ResponseHead(status, reason, version, block, kind, length_bytes, keep_alive, upgrade)
 
 
@@ -142,9 +145,14 @@ def _asked_upgrade(fields: Fields, connection: list[bytes], version: int, has_co
     """
     if version < _HTTP_1_1 or b"upgrade" not in connection or has_content:
         return b""
+    protocols = _protocols(fields)
+    if any(protocol.lower().startswith((b"h2c", b"http/")) for protocol in protocols):
+        return b""
+    return b", ".join(protocols)
+
+
+def _protocols(fields: Fields) -> list[bytes]:
+    """Return what Upgrade names, as it is spelt; nothing where anything in it is no protocol."""
     raw_members = [raw.strip(b" \t") for value in field_values(fields, b"upgrade") for raw in value.split(b",")]
     protocols = [member for member in raw_members if member]
-    for protocol in protocols:
-        if _PROTOCOL.fullmatch(protocol) is None or protocol.lower().startswith((b"h2c", b"http/")):
-            return b""
-    return b", ".join(protocols)
+    return protocols if all(map(_PROTOCOL.fullmatch, protocols)) else []
