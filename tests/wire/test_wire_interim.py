@@ -112,6 +112,11 @@ CASES = [
         seen(more=[b"connection: te, upgrade", b"te: trailers", b"upgrade: a"]),
     ),
     Case(
+        "an upgrade that expects a 100",
+        request(b"GET /x", *WEBSOCKET, b"Expect: 100-continue"),
+        WEBSOCKET_SEEN,
+    ),
+    Case(
         "an upgrade among empty members",
         request(b"GET /x", b"Connection: upgrade", b"Upgrade: , ,WebSocket ,", b"Upgrade:"),
         seen(more=[b"connection: upgrade", b"upgrade: WebSocket"]),
