@@ -17,6 +17,7 @@ from minato.decide.health import ProbeResult, judge_status
 from minato.net.loop import READ, WRITE, Loop
 from minato.net.resolve import ResolvedAddress
 from minato.net.scarce import OUT_OF_RESOURCES
+from minato.net.tls_stream import send_close_alert
 from minato.protocol.proxy_protocol import render_proxy_header
 
 MAX_HEAD_BYTES = 65_536
@@ -289,6 +290,8 @@ class Probe:
     def _disconnect(self) -> None:
         if self._sock is not None:
             self._loop.remove(self._sock.fileno())
+            if isinstance(self._sock, ssl.SSLSocket):
+                send_close_alert(self._sock)
             self._sock.close()
             self._sock = None
 

@@ -65,7 +65,10 @@ class Client(Protocol):
     def finish_exchange(self, persistence: Persistence) -> None:
         """The response is complete."""
 
-    def abort_exchange(self, *, reset: bool) -> None:
+    def end_by_close(self) -> None:
+        """The response that begins ends with the connection: any other end of that is to be a RST."""
+
+    def abort_exchange(self) -> None:
         """The response cannot be completed, and the client is to see it."""
 
     def start_tunnel(self, upstream: UpstreamConnection) -> tuple[Tunnel, bytes, bytes]:
@@ -107,7 +110,9 @@ class Nobody:
 
     def finish_exchange(self, persistence: Persistence) -> None: ...
 
-    def abort_exchange(self, *, reset: bool) -> None: ...
+    def end_by_close(self) -> None: ...
+
+    def abort_exchange(self) -> None: ...
 
     def start_tunnel(self, upstream: UpstreamConnection) -> tuple[Tunnel, bytes, bytes]:
         raise AssertionError("nobody asked for an upgrade")

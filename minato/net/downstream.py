@@ -96,7 +96,7 @@ class Downstream(Ending):
         self._request_open = False  # whether the present request's body has not ended
         self._requests = 0
         self._advancing = False
-        self._reset_at_end = False
+        self._must_reset = False
         self._splice: Splice | None = None  # the way of the rest of the present request, past the codec
         self._sent_at_end = 0  # sent bytes when the client's FIN came
         self._on_closed = on_closed
@@ -172,7 +172,9 @@ class Downstream(Ending):
             # One that wants to go on may be sending its next request just now (RFC 9112, 9.6).
             is_last = self._requests == self._context.last_request
             self._is_own_wish = is_last or (exchange is not None and exchange.head.keep_alive)
-            if self._is_own_wish or self._request_open or self._is_fed or self.stream.pending_bytes:
+            must_wait = self._request_open or self._is_fed or self.stream.pending_bytes or self._must_reset
+            self._must_reset = False  # but the kernel still resets it if it is closed before all is sent
+            if self._is_own_wish or must_wait:
                 self._begin_closing()
             else:
                 self.close()  # all is sent, and the client sends nothing more
@@ -182,11 +184,18 @@ class Downstream(Ending):
         if self._is_fed or self.half_closed:
             self.continue_request()
 
-    def abort_exchange(self, *, reset: bool) -> None:
-        """The response cannot be completed: close so that the client sees it, with a RST where only that shows it."""
+    def end_by_close(self) -> None:
+        """The response that begins has neither a length nor chunks: until all of it is sent, only a RST shows a cut.
+
+        Whatever ends it: its upstream, a timeout, the end of this process.
+        """
+        self._must_reset = True
+        self.stream.set_reset_on_close(True)
+
+    def abort_exchange(self) -> None:
+        """The response cannot be completed: close so that the client sees it."""
         self._exchange = self._splice = None
         self._leave()
-        self._reset_at_end = reset
         self._begin_closing()
 
     def start_tunnel(self, upstream: UpstreamConnection) -> tuple[Tunnel, bytes, bytes]:
@@ -224,10 +233,7 @@ class Downstream(Ending):
             if exchange is not None:
                 exchange.on_client_left()
         finally:  # whatever became of the exchange
-            if self._reset_at_end:
-                self.stream.reset()
-            else:
-                self.stream.close()
+            self.stream.close()
             self.stream.disown()
             self._on_closed(self)
 

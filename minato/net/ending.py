@@ -62,8 +62,8 @@ class Ending:
         "_context",
         "_exchange",
         "_is_own_wish",
+        "_must_reset",
         "_request_open",
-        "_reset_at_end",
         "_sent_at_end",
         "_splice",
         "_timeouts",
@@ -82,8 +82,8 @@ class Ending:
     _context: WorkerContext
     _exchange: Exchange | None
     _is_own_wish: bool  # whether it closes against the client's wish
+    _must_reset: bool  # whether a FIN would look like the end of a response that is not whole
     _request_open: bool  # whether the present request's body has not ended
-    _reset_at_end: bool
     _sent_at_end: int  # sent bytes when the client's FIN came
     _splice: Splice | None
     _timeouts: Timeouts
@@ -152,7 +152,9 @@ class Ending:
         if self.state is not CLOSING:
             return
         may_be_unread = self._is_own_wish or self._request_open or self._codec.buffered_bytes
-        if self.half_closed or self._reset_at_end or not may_be_unread:
+        if not self._must_reset:
+            self.stream.set_reset_on_close(False)
+        if self.half_closed or self._must_reset or not may_be_unread:
             self.close()
             return
         self.state = LINGERING

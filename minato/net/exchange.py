@@ -327,6 +327,9 @@ class Exchange(Sharing):
         if self._session_lines and head.status < _FIRST_SERVER_ERROR:
             # For this client alone: what is stored or shared is without.
             lines += self._session_lines
+        if head.upgrade:
+            # RFC 9110, 15.5.22: "The server MUST send an Upgrade header field in a 426 response".
+            lines += b"connection: upgrade\r\nupgrade: %b\r\n" % head.upgrade
         framing = head.framing
         if framing is Framing.CLOSE or framing is _CHUNKED:
             framing = render.unknown_length_framing(self.head)
@@ -354,6 +357,8 @@ class Exchange(Sharing):
         else:
             self._persistence = Persistence.CLOSE
             connection = b"close"
+            if framing is Framing.CLOSE:
+                self._client.end_by_close()
         wire = render.render_response_head(status, reason, lines, framing, length_bytes, connection)
         self._client.write(wire)
         return wire
@@ -381,8 +386,7 @@ class Exchange(Sharing):
         self._abandon_upstream()
         if self.response_begun:
             self._end(error.detail)
-            # Only a length or a last chunk shows where a body ends; without either, a FIN would look like the end.
-            self._client.abort_exchange(reset=self._framing_down is Framing.CLOSE)
+            self._client.abort_exchange()
             return
         status = error.status
         if self._cache is not None and error.source is Source.UPSTREAM:

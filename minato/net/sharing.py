@@ -203,7 +203,7 @@ class Sharing(Uplink):
         if self._client.is_congested and flight.has_followers:
             slow = self._client
             if self._go_on_without_client():
-                slow.abort_exchange(reset=self._framing_down is Framing.CLOSE)
+                slow.abort_exchange()
         self.on_pace_changed()
 
     def on_pace_changed(self) -> None:

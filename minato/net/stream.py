@@ -26,6 +26,7 @@ LOW_WATER_BYTES: Final = 65_536
 _JOIN_BYTES: Final = 65_536
 _MAX_PIECES: Final = 64
 _RESET_ON_CLOSE: Final = struct.pack("ii", 1, 0)
+_END_ON_CLOSE: Final = struct.pack("ii", 0, 0)
 
 
 class StreamOwner(Protocol):
@@ -95,6 +96,7 @@ class Stream:
         "_pipe",
         "_read_mask",
         "_recv_bytes",
+        "_resets_on_close",
         "_watch",
         "_write_s",
         "closed",
@@ -123,6 +125,7 @@ class Stream:
         self._owner = owner
         self._write_s = write_timeout_s
         self._recv_bytes = RECV_BYTES
+        self._resets_on_close = False
         self._may_hold_more = False  # whether the last recv got as much as it asked for
         self._out: list[bytes | memoryview] = []
         self._pipe: Pipe | None = None  # what is in it goes before that
@@ -369,12 +372,16 @@ class Stream:
         """After ``close``: let go of the owner, so that the two do not keep each other until a garbage collection."""
         self._owner = _NOBODY
 
-    def reset(self) -> None:
-        """Close with a RST, so that the peer cannot take what it has for a whole message."""
-        if not self.closed:
-            with contextlib.suppress(OSError):  # then it is reset already
-                self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
-        self.close()
+    def set_reset_on_close(self, on: bool) -> None:
+        """Have the kernel end the connection with a RST, whoever closes it and be it the end of the process, or not.
+
+        A peer that gets a RST cannot take what it has for a whole message.
+        """
+        if self._resets_on_close is on or self.closed:
+            return
+        self._resets_on_close = on
+        with contextlib.suppress(OSError):  # then it is reset already
+            self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE if on else _END_ON_CLOSE)
 
     def on_crash(self) -> None:
         """The loop caught an error that nobody expected while this stream was handled."""

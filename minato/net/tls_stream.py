@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from typing import ClassVar
 
 from minato.net.stream import RECV_BYTES, Stream
+
+
+def send_close_alert(sock: ssl.SSLSocket) -> None:
+    """Say that nothing more comes, and wait for no answer: the socket is to be closed next.
+
+    RFC 9112, 9.8: "Clients MUST send a closure alert before closing the connection."
+    """
+    with contextlib.suppress(
+        OSError, ValueError
+    ):  # it broke, its handshake is not over, or the peer's alert is not there
+        sock.unwrap()
 
 
 class TlsStream(Stream):
@@ -38,6 +50,12 @@ class TlsStream(Stream):
         except OSError:
             return True
         return True
+
+    def close(self) -> None:
+        # An alert behind the loss of something would say that nothing is missing.
+        if not (self.closed or self.pending_bytes):
+            send_close_alert(self.sock)
+        super().close()
 
     def _send_some(self) -> int:
         # A piece that blocked must be offered again as it was, so pieces are not gathered here.

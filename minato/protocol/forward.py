@@ -61,7 +61,7 @@ def _fields_for_one_hop(head: RequestHead) -> Fields:
         fields.append((b"te", b"trailers"))
     if head.upgrade:
         options.append(b"upgrade")
-        fields.append((b"upgrade", b", ".join(field_values(head.fields, b"upgrade"))))
+        fields.append((b"upgrade", head.upgrade))
     if options:
         fields.insert(0, (b"connection", b", ".join(options)))
     trailers = announced_trailers(head.fields) if head.framing is Framing.CHUNKED else b""

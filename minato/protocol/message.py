@@ -64,7 +64,7 @@ class RequestHead:
         path: origin-form path with query, beginning with ``/``, or ``*``.
         keep_alive: whether the client wants the connection kept.
         expects_continue: whether it waits for a 100 before it sends the body.
-        upgrade: the Upgrade field's value where Connection names it, else empty.
+        upgrade: the protocols to switch to, a list in the client's spelling; empty where there are none.
         accepts_trailers: whether its TE says so.
         hops_left: of TRACE and OPTIONS, the Max-Forwards field; None where there is none.
         memo: what is kept of heads that come again, shared among them; None for one that is seen for the first time.
@@ -110,7 +110,7 @@ class ResponseHead:
         framing: NONE where the request or the status forbids a body.
         length_bytes: the Content-Length, else 0.
         keep_alive: whether the connection may serve another exchange.
-        upgrade: of a 101, the protocols switched to, lower case.
+        upgrade: of a 101, the protocols switched to, lower case; of a 426, those it requires.
         forwarded: for protocol.forward, its lines as they go to a client.
         relayed: for protocol.forward, the whole head as it goes to one whose connection stays; ``relayed_last`` to one
             whose connection closes.

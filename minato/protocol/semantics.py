@@ -15,10 +15,13 @@ _NO_CONTENT = 204
 _RESET_CONTENT = 205
 _NOT_MODIFIED = 304
 _SWITCHING_PROTOCOLS = 101
+_UPGRADE_REQUIRED = 426
 _FIRST_FINAL = 200
 _NO_BODY = (Framing.LENGTH, 0)
 _HOPS = re.compile(rb"[0-9]+")
 _MAX_HOPS = 999
+# RFC 9110, 7.8: protocol = protocol-name ["/" protocol-version], both tokens.
+_PROTOCOL = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+(?:/[!#$%&'*+.^_`|~0-9A-Za-z-]+)?")
 
 
 def make_request_head(
@@ -37,6 +40,7 @@ def make_request_head(
     kind, length_bytes = framing or (Framing.NONE, 0)
     if method == b"TRACE" and framing not in (None, _NO_BODY):
         raise Malformed("a TRACE with a body")  # RFC 9110, 9.3.8: "A client MUST NOT send content in a TRACE request."
+    has_content = framing not in (None, _NO_BODY)
     return RequestHead(
         method=method,
         target=target,
@@ -47,8 +51,8 @@ def make_request_head(
         host=host,
         path=path,
         keep_alive=_wants_keep_alive(connection, version),
-        expects_continue=_expects_continue(fields, version, kind is not Framing.NONE),
-        upgrade=_asked_upgrade(fields, connection, version, kind),
+        expects_continue=_expects_continue(fields, version, has_content),
+        upgrade=_asked_upgrade(fields, connection, version, has_content),
         accepts_trailers=_accepts_trailers(fields, connection, version),
         hops_left=_hops_left(fields) if method in (b"OPTIONS", b"TRACE") else None,
     )
@@ -87,6 +91,8 @@ def make_response_head(
     upgrade = b""
     if status == _SWITCHING_PROTOCOLS and b"upgrade" in connection:
         upgrade = b", ".join(field_values(fields, b"upgrade")).lower()
+    elif status == _UPGRADE_REQUIRED:
+        upgrade = b", ".join(_protocols(fields))
     return ResponseHead(status, reason, version, block, kind, length_bytes, keep_alive, upgrade)
 
 
@@ -96,12 +102,12 @@ def _wants_keep_alive(connection: list[bytes], version: int) -> bool:
     return version >= _HTTP_1_1 or b"keep-alive" in connection
 
 
-def _expects_continue(fields: Fields, version: int, has_body: bool) -> bool:
+def _expects_continue(fields: Fields, version: int, has_content: bool) -> bool:
     expectations = list_members(fields, b"expect")
     # RFC 9110, 10.1.1: a 100-continue expectation in an HTTP/1.0 request MUST be ignored; other ones may get a 417.
     if any(expectation != b"100-continue" for expectation in expectations):
         raise Malformed("an unknown expectation", 417)
-    return bool(expectations) and version >= _HTTP_1_1 and has_body
+    return bool(expectations) and version >= _HTTP_1_1 and has_content
 
 
 def _accepts_trailers(fields: Fields, connection: list[bytes], version: int) -> bool:
@@ -123,22 +129,30 @@ def _hops_left(fields: Fields) -> int | None:
 
 
 def is_asked_switch(asked: bytes, switched: bytes) -> bool:
-    """Tell whether a 101 names protocols, and only such as were asked for; both lists in lower case.
+    """Tell whether a 101 names protocols, and only such as were asked for; ``switched`` is in lower case.
 
     RFC 9110, 7.8: "A server MUST NOT switch to a protocol that was not indicated by the client".
     """
     named = {protocol.strip(b" \t") for protocol in switched.split(b",")}
-    return b"" not in named and named <= {protocol.strip(b" \t") for protocol in asked.split(b",")}
+    return b"" not in named and named <= set(asked.lower().split(b", "))
 
 
-def _asked_upgrade(fields: Fields, connection: list[bytes], version: int, framing: Framing) -> bytes:
-    """Return the protocols to switch to, empty where the request has a body or asks for h2c.
+def _asked_upgrade(fields: Fields, connection: list[bytes], version: int, has_content: bool) -> bytes:
+    """Return the protocols to switch to as they were spelt, empty where the request has content or asks for h2c.
 
-    A server may ignore Upgrade (RFC 9110, 7.8). h2c is: a tunnel of it would carry requests past the proxy.
+    A server may ignore Upgrade (RFC 9110, 7.8). h2c is: a tunnel of it would carry requests past the proxy. So is what
+    is no list of protocols.
     """
-    if version < _HTTP_1_1 or b"upgrade" not in connection or framing is not Framing.NONE:
+    if version < _HTTP_1_1 or b"upgrade" not in connection or has_content:
         return b""
-    protocols = list_members(fields, b"upgrade")
-    if any(protocol.startswith(b"h2c") or protocol.startswith(b"http/") for protocol in protocols):
+    protocols = _protocols(fields)
+    if any(protocol.lower().startswith((b"h2c", b"http/")) for protocol in protocols):
         return b""
     return b", ".join(protocols)
+
+
+def _protocols(fields: Fields) -> list[bytes]:
+    """Return what Upgrade names, as it is spelt; nothing where anything in it is no protocol."""
+    raw_members = [raw.strip(b" \t") for value in field_values(fields, b"upgrade") for raw in value.split(b",")]
+    protocols = [member for member in raw_members if member]
+    return protocols if all(map(_PROTOCOL.fullmatch, protocols)) else []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import queue
 import socket
 import ssl
 import threading
@@ -36,6 +37,7 @@ from tests.control.health_origin import (
     send_at_once,
     stay_silent,
 )
+from tests.system.harness.tls import heeds_alerts
 
 MakeOrigin = Callable[..., Origin]
 
@@ -297,6 +299,23 @@ def test_https_with_a_good_certificate_is_healthy_and_names_the_server(
     assert run_probe(upstream, origin.address, tls=client_tls, config=replace(QUICK, http_timeout_s=5)).ok
     assert names == ["origin.test"]
     assert f"host: origin.test:{origin.port}".encode() in origin.requests[0].lower()
+
+
+def test_https_ends_with_a_close_alert(
+    make_origin: MakeOrigin, authority: tuple[trustme.CA, Path], client_tls: ssl.SSLContext
+) -> None:
+    ends: queue.Queue[bytes] = queue.Queue()
+
+    def behave(origin: Origin, sock: socket.socket) -> None:
+        assert isinstance(sock, ssl.SSLSocket)
+        sock.suppress_ragged_eofs = False
+        respond(OK)(origin, sock)
+        ends.put(sock.recv(100))
+
+    origin = make_origin(behave, tls=heeds_alerts(server_tls(authority[0], "127.0.0.1")))
+    upstream = origin.upstream(scheme="https")
+    assert run_probe(upstream, origin.address, tls=client_tls, config=replace(QUICK, http_timeout_s=5)).ok
+    assert ends.get(timeout=5) == b""
 
 
 def test_https_by_address_is_healthy_with_a_certificate_for_it(

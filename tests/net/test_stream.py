@@ -256,7 +256,7 @@ def test_a_closed_stream_takes_nothing_and_closes_once(loop: Loop, pair: Pair) -
     stream.close()
     stream.write(b"lost")
     stream.close()
-    stream.reset()
+    stream.set_reset_on_close(True)
     settle(loop)
     assert far.recv(10) == b""
     assert (owner.told, repr(stream)) == ([], "<Stream closed, reading>")
@@ -268,8 +268,20 @@ def test_reset_shows_the_peer_that_it_was_cut(loop: Loop, pair: Pair) -> None:
     stream, _ = recorded_stream(loop, near)
     stream.write(b"half a bo")
     stream.flush()
-    stream.reset()
+    stream.set_reset_on_close(True)
+    stream.close()
     expect_reset(far)
+
+
+def test_reset_that_is_not_needed_any_more_is_none(loop: Loop, pair: Pair) -> None:
+    near, far = pair()
+    stream, _ = recorded_stream(loop, near)
+    stream.set_reset_on_close(True)
+    stream.write(b"all of it")
+    stream.flush()
+    stream.set_reset_on_close(False)
+    stream.close()
+    assert (far.recv(10), far.recv(10)) == (b"all of it", b"")
 
 
 def test_shutdown_write_sends_a_clean_end(loop: Loop, pair: Pair) -> None:

@@ -28,7 +28,7 @@ class TlsEnds:
         self.loop = loop
         near_client, self.client = pair()
         near_origin, far_origin = pair()
-        server = authority.server("origin.test")
+        server = authority.strict_server("origin.test")
         wrapped: list[ssl.SSLSocket] = []
         handshake = threading.Thread(target=lambda: wrapped.append(server.wrap_socket(far_origin, server_side=True)))
         handshake.start()
@@ -41,6 +41,7 @@ class TlsEnds:
         streams = [Stream(loop, near_client, Recorder(), 60.0), TlsStream(loop, self.near, Recorder(), 60.0)]
         for stream in streams:
             stream.start()
+        self.upstream = streams[1]
         self.closed = threading.Event()
         self.tunnel = Tunnel(streams[0], streams[1], self.closed.set)
 
@@ -69,6 +70,25 @@ def test_bytes_pass_both_ways(ends: TlsEnds) -> None:
     ends.origin.send(b"back")
     turn_until(ends.loop, lambda: ends.tunnel.bytes_down)
     assert read_available(ends.client) == b"back"
+
+
+def test_tunnel_that_ends_says_so_to_the_upstream(ends: TlsEnds) -> None:
+    ends.origin.suppress_ragged_eofs = False
+    ends.client.send(b"all of it")
+    turn_until(ends.loop, lambda: ends.tunnel.bytes_up)
+    settle(ends.loop)
+    ends.client.close()
+    turn_until(ends.loop, ends.closed.is_set)
+    assert ends.origin.recv(100) == b"all of it"
+    assert ends.origin.recv(100) == b""
+
+
+def test_tunnel_that_is_cut_does_not_look_like_one_that_ends(ends: TlsEnds) -> None:
+    ends.origin.suppress_ragged_eofs = False
+    ends.upstream.write(b"what is lost")
+    ends.tunnel.close()
+    with pytest.raises(ssl.SSLEOFError):
+        ends.origin.recv(100)
 
 
 def test_no_ciphertext_reaches_a_client_that_has_ended_its_half(ends: TlsEnds) -> None:

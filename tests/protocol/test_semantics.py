@@ -54,6 +54,7 @@ BODY = (Framing.LENGTH, 5)
         (b"100-continue", 11, BODY, True),
         (b"100-Continue", 11, (Framing.CHUNKED, 0), True),
         (b"100-continue", 11, None, False),
+        (b"100-continue", 11, (Framing.LENGTH, 0), False),
         (b"100-continue", 10, BODY, False),
         (b"", 11, BODY, False),
     ],
@@ -76,8 +77,14 @@ def upgrade(value: bytes, connection: bytes = b"Upgrade", **more: object) -> byt
 
 
 def test_an_upgrade_that_connection_names_is_asked() -> None:
-    assert upgrade(b"WebSocket") == b"websocket"
-    assert upgrade(b"a, B", b"keep-alive, upgrade") == b"a, b"
+    assert upgrade(b"WebSocket") == b"WebSocket"
+    assert upgrade(b"a,, B/1,", b"keep-alive, upgrade") == b"a, B/1"
+    assert upgrade(b"websocket", framing=(Framing.LENGTH, 0)) == b"websocket"
+
+
+@pytest.mark.parametrize("value", [b"a b", b'"a"', b"a/", b"/a", b"a/b/c", b"websocket, a@b", b",", b""])
+def test_an_upgrade_to_what_is_no_protocol_is_ignored(value: bytes) -> None:
+    assert upgrade(value) == b""
 
 
 @pytest.mark.parametrize("value", [b"h2c", b"H2C", b"websocket, h2c", b"h2c-14", b"HTTP/2.0", b"HTTP/1.1"])

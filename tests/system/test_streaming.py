@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -256,6 +258,34 @@ def test_body_cut_short_never_ends_cleanly(
         if head.status == 502:
             return  # noticed before anything was sent: fine too
         with pytest.raises((Truncated, ConnectionError)):
+            list(client.pieces(head))
+
+
+@pytest.mark.parametrize("end", ["write timeout", "drain deadline", "fast stop", "death of the worker"])
+def test_body_that_ends_with_the_connection_and_is_cut_here_never_ends_cleanly(
+    minato: StartMinato, origin: MakeOrigin, end: str
+) -> None:
+    """What HTTP/1.0 gets of a body without a length: only a RST tells a cut from its end."""
+
+    def script(connection: OriginConnection) -> None:
+        connection.read_request()
+        connection.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        for _ in range(64 if end == "write timeout" else 1):
+            connection.send(b"10000\r\n" + b"x" * 65_536 + b"\r\n")
+        connection.wait_closed(10)
+
+    scripted = origin(script)
+    instance = minato(scripted, timeouts={"write": 0.5, "drain": 0.5})
+    with instance.client(rcvbuf_bytes=4096) as client:
+        client.send(request_bytes(version=b"1.0"))
+        head = client.receive_head()
+        if end == "write timeout":
+            scripted.wait_for(scripted.connections[0].closed.is_set, "the client to be given up")
+        elif end == "death of the worker":
+            os.kill(instance.worker_pids()[0], signal.SIGKILL)
+        else:
+            instance.signal(signal.SIGTERM if end == "drain deadline" else signal.SIGINT)
+        with pytest.raises(ConnectionError):
             list(client.pieces(head))
 
 

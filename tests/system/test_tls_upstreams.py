@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import ssl
 from collections.abc import Callable
 from typing import Any
@@ -116,6 +117,33 @@ def test_body_that_ends_with_a_close_alert_is_whole(
 
     scripted = origin(script, tls=authority.server("127.0.0.1"))
     assert fetch(minato(scripted, env=authority.env).port).body == b"abc"
+
+
+@pytest.mark.parametrize("end", ["surplus", "idle", "stop"])
+def test_connection_that_minato_closes_ends_with_a_close_alert(
+    minato: StartMinato, origin: MakeOrigin, authority: Authority, end: str
+) -> None:
+    """RFC 9112, 9.8: clients MUST send one. Without it the upstream takes the end for an attack, or fills its log."""
+    ends: list[bytes | ssl.SSLError] = []
+
+    def script(connection: OriginConnection) -> None:
+        assert isinstance(connection.sock, ssl.SSLSocket)
+        connection.sock.suppress_ragged_eofs = False
+        connection.read_request()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok" + (b"more" if end == "surplus" else b""))
+        try:
+            ends.append(connection.sock.recv(100))
+        except ssl.SSLError as error:
+            ends.append(error)
+        connection.origin.changed()
+
+    scripted = origin(script, tls=authority.strict_server("127.0.0.1"))
+    instance = minato(scripted, env=authority.env, timeouts={"upstream_idle": 0.3 if end == "idle" else 90})
+    assert fetch(instance.port).body == b"ok"
+    if end == "stop":
+        instance.signal(signal.SIGTERM)
+    scripted.wait_for(lambda: ends, "the end of the connection")
+    assert ends == [b""]
 
 
 @pytest.mark.parametrize("end", ["close", "reset"])

@@ -81,6 +81,11 @@ CASES = [
     ),
     Case("Expect without a body", request(b"GET /x", b"Expect: 100-continue"), SEEN),
     Case(
+        "Expect and a length of nothing",
+        request(b"POST /x", b"Expect: 100-continue", b"Content-Length: 0"),
+        seen(b"POST /x", more=[b"content-length: 0"]),
+    ),
+    Case(
         "an empty Expect",
         request(b"POST /x", b"Expect:", b"Content-Length: 2", body=b"hi"),
         seen(b"POST /x", more=[b"content-length: 2"], body=b"hi"),
@@ -106,6 +111,30 @@ CASES = [
         request(b"GET /x", b"Connection: upgrade, te", b"TE: trailers", b"Upgrade: a"),
         seen(more=[b"connection: te, upgrade", b"te: trailers", b"upgrade: a"]),
     ),
+    Case(
+        "an upgrade that expects a 100",
+        request(b"GET /x", *WEBSOCKET, b"Expect: 100-continue"),
+        WEBSOCKET_SEEN,
+    ),
+    Case(
+        "an upgrade among empty members",
+        request(b"GET /x", b"Connection: upgrade", b"Upgrade: , ,WebSocket ,", b"Upgrade:"),
+        seen(more=[b"connection: upgrade", b"upgrade: WebSocket"]),
+    ),
+    Case(
+        "an upgrade to what is no protocol is ignored",
+        request(b"GET /x", b"Connection: upgrade", b'Upgrade: "a, b"'),
+        SEEN,
+    ),
+    Case(
+        "an upgrade to two words is ignored", request(b"GET /x", b"Connection: upgrade", b"Upgrade: web socket"), SEEN
+    ),
+    Case("an upgrade to an empty version is ignored", request(b"GET /x", b"Connection: upgrade", b"Upgrade: a/"), SEEN),
+    Case(
+        "an upgrade of a request with a length of nothing",  # kubectl exec, docker attach
+        request(b"POST /x", b"Connection: Upgrade", b"Upgrade: SPDY/3.1", b"Content-Length: 0"),
+        seen(b"POST /x", more=[b"connection: upgrade", b"upgrade: SPDY/3.1", b"content-length: 0"]),
+    ),
     Case("an upgrade that Connection does not name", request(b"GET /x", b"Upgrade: websocket"), SEEN),
     Case("an upgrade to nothing", request(b"GET /x", b"Connection: upgrade"), SEEN),
     Case("an upgrade to h2c is ignored", request(b"GET /x", b"Connection: upgrade", b"Upgrade: h2c"), SEEN),
@@ -121,6 +150,27 @@ CASES = [
         "an upgrade of a request with a body is ignored",
         request(b"POST /x", *WEBSOCKET, b"Content-Length: 2", body=b"hi"),
         seen(b"POST /x", more=[b"content-length: 2"], body=b"hi"),
+    ),
+    Case(
+        "an upgrade that is required",
+        request(),
+        SEEN,
+        got(b"426 No", more=[b"connection: upgrade", b"upgrade: TLS/1.2, websocket", b"content-length: 2"]),
+        response(b"426 No", b"Connection: Upgrade", b"Upgrade: TLS/1.2,, websocket", b"Content-Length: 2", body=b"ok"),
+    ),
+    Case(
+        "an upgrade that is required, and no protocol",
+        request(),
+        SEEN,
+        got(b"426 No"),
+        response(b"426 No", b"Connection: Upgrade", b"Upgrade: a b", b"Content-Length: 2", body=b"ok"),
+    ),
+    Case(
+        "an upgrade that is offered with another response ends here",
+        request(),
+        SEEN,
+        GOT,
+        response(b"200 OK", b"Connection: Upgrade", b"Upgrade: h2,h2c", b"Content-Length: 2", body=b"ok"),
     ),
     bad_gateway("a switch that nobody asked for", SWITCH % b"websocket"),
     switch("a switch to another protocol", SWITCH % b"h2c"),
@@ -155,6 +205,14 @@ def test_switch_to_what_was_asked_for_opens_a_tunnel_for_any_bytes(wire: Wire, n
         )
         assert received.endswith(b"\r\n\r\nfrom the upstream")
         assert record.recorded().startswith(WEBSOCKET_SEEN)
+
+
+def test_request_with_a_length_of_nothing_may_switch(wire: Wire) -> None:
+    """As kubectl exec and docker attach do: Go gives every POST a length."""
+    sent = request(b"POST /x", b"Connection: Upgrade", b"Upgrade: SPDY/3.1", b"Content-Length: 0")
+    with wire.origin.recording(SWITCH % b"SPDY/3.1" + b"raw", ends=True):
+        received = wire.talk([sent])
+    assert received.startswith(b"HTTP/1.1 101 ") and received.endswith(b"\r\n\r\nraw")
 
 
 def test_client_that_waits_for_a_100_gets_it_before_it_sends_its_body(wire: Wire) -> None:

@@ -106,6 +106,12 @@ DOWNLOADS = [
         passed=(b"x-a: 1",),
         asks=(b"TE: gzip;q=0.5, trailers", b"Connection: keep-alive, te"),
     ),
+    download(
+        "asked for beside chunked",
+        b"X-A: 1",
+        passed=(b"x-a: 1",),
+        asks=(b"TE: chunked, trailers", b"Connection: te"),
+    ),
     *[
         download(f"forbidden: {line.decode()}", b"X-A: 1", line, b"X-B: 2", passed=(b"x-a: 1", b"x-b: 2"))
         for line in FORBIDDEN

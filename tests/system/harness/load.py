@@ -50,6 +50,10 @@ class Nginx:
         )
         wait_until(self._is_up, "nginx to listen")
 
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
     def _is_up(self) -> bool:
         assert self._process.poll() is None, "nginx ended"
         try:

@@ -33,6 +33,19 @@ class Authority:
         self.ca.issue_cert(*names).configure_cert(context)
         return context
 
+    def strict_server(self, *names: str) -> ssl.SSLContext:
+        """A server context to which an end without a close alert is an error; see `heeds_alerts`."""
+        return heeds_alerts(self.server(*names))
+
+
+def heeds_alerts(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Have an end without a close alert be an error, for sockets with ``suppress_ragged_eofs`` off; return the context.
+
+    Python turns that off, as OpenSSL 1.1.1 did (SSL_OP_IGNORE_UNEXPECTED_EOF).
+    """
+    context.options &= ~ssl.OP_IGNORE_UNEXPECTED_EOF
+    return context
+
 
 def unknown_server(*names: str) -> ssl.SSLContext:
     """A server context whose certificate comes from an authority nobody trusts."""
