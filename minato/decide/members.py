@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 
-from minato.config.model import Service, Upstream
+from minato.config.model import Upstream
 from minato.decide.names import is_name
 
 
@@ -59,9 +58,3 @@ def split(upstream: Upstream, addresses: Sequence[str]) -> tuple[Upstream, ...]:
     if not addresses or not is_name(upstream.host):
         return (upstream,)
     return tuple(upstream.at(address) for address in addresses)
-
-
-def split_all(service: Service, addresses: Mapping[str, Sequence[str]]) -> Service:
-    """Return a service with each upstream split; ``addresses`` by Upstream.key."""
-    members = [member for upstream in service.upstreams for member in split(upstream, addresses.get(upstream.key, ()))]
-    return replace(service, upstreams=tuple(members))

@@ -21,6 +21,12 @@ class ResolvedAddress:
     family: int
     sockaddr: tuple[Any, ...]
 
+    @property
+    def host(self) -> str:
+        """The IP address, with the number of its scope where it has one."""
+        scope = self.sockaddr[3] if self.family == socket.AF_INET6 else 0
+        return f"{self.sockaddr[0]}%{scope}" if scope else str(self.sockaddr[0])
+
 
 def resolve_numeric(host: str, port: int) -> ResolvedAddress | None:
     """Return the address of a host that is an IP address already; None for a name. Never asks anybody."""

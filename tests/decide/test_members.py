@@ -5,8 +5,8 @@ from __future__ import annotations
 import hypothesis.strategies as st
 from hypothesis import given
 
-from minato.config.model import BalancerKind, ListenAddress, Service, Upstream
-from minato.decide.members import Members, split, split_all
+from minato.config.model import Upstream
+from minato.decide.members import Members, split
 
 A, B, C = "10.0.0.1", "10.0.0.2", "10.0.0.3"
 NAME = Upstream("http://app.test", "http", "app.test", 80, weight=3)
@@ -80,13 +80,6 @@ def test_number_localhost_and_unresolved_name_stay_one() -> None:
     assert split(NUMBER, ["10.9.9.9"]) == (NUMBER,)
     assert split(local, ["::1", "127.0.0.1"]) == (local,)
     assert split(NAME, []) == (NAME,)
-
-
-def test_service_is_split_in_place() -> None:
-    service = Service("s", ListenAddress("", 80), BalancerKind.ROUND_ROBIN, (), (NUMBER, NAME, NUMBER))
-    parts = split_all(service, {NAME.key: [A, B], NUMBER.key: ["10.9.9.9"]})
-    assert [one.key for one in parts.upstreams] == [NUMBER.key, NAME.at(A).key, NAME.at(B).key, NUMBER.key]
-    assert parts.name == "s"
 
 
 _ADDRESSES = st.lists(st.sampled_from([A, B, C, "::1"]), min_size=1, unique=True)
