@@ -34,12 +34,23 @@ class Boards:
     def set_key(self, board: Board, column: int, key: str) -> None:
         """Give a column of a board to an upstream, which begins with what the newest other board says; ``""``: spare.
 
-        The refusals of the upstream that had it stay counted as long as it has a column anywhere.
+        So does one that comes back to a column that is still its own. The refusals of the upstream that had it before
+        stay counted as long as it has a column anywhere.
         """
+        before = board.upstream_keys[column]
+        columns = next(columns for known, columns in self._columns if known is board)
+        if key != before:
+            self._hand_over(board, columns, column, key)
+        board.set_health(column, False)
+        for other, others in reversed(self._columns):
+            if other is not board and key in others:
+                board.set_health(column, other.is_healthy(others[key]))
+                break
+
+    def _hand_over(self, board: Board, columns: dict[str, int], column: int, key: str) -> None:
         before = board.upstream_keys[column]
         refused = board.refused(column)
         board.set_key(column, key)
-        columns = next(columns for known, columns in self._columns if known is board)
         if before:
             self._retired[before] += refused - self._before[board][column]
             del columns[before]
@@ -48,10 +59,6 @@ class Boards:
         self._before[board][column] = refused
         if key:
             columns[key] = column
-            for other, others in reversed(self._columns):
-                if other is not board and key in others:
-                    board.set_health(column, other.is_healthy(others[key]))
-                    break
 
     def drop(self, board: Board) -> None:
         """Publish to this board no more, and remove it; the refusals that it counted stay counted."""

@@ -155,8 +155,8 @@ class Channel:
 def _encode(message: Message, listeners: Sequence[BoundListener]) -> bytes:
     addresses = [[listener.address.host, listener.address.port] for listener in listeners]
     purges = [[purge.kind.value, purge.value.decode("latin-1"), purge.soft] for purge in message.purges]
-    parts = [message.verb.value, message.slot, message.seconds, addresses, message.serial, message.count, purges]
-    parts += [message.upstream, message.places]
+    about = [message.verb.value, message.slot, message.seconds, addresses, message.serial, message.count, purges]
+    parts = [*about, message.upstream, message.places]
     data = json.dumps(parts, separators=(",", ":")).encode()
     if len(data) > MAX_MESSAGE_BYTES:
         raise ValueError(f"a message of {len(data)} bytes would be cut short by its receiver")

@@ -12,6 +12,9 @@ from minato.config.model import DnsConfig
 
 FIRST_BACK_OFF_S = 1.0
 MIN_GAP_S = 0.1
+# Most answers come within milliseconds: they are looked for so often during the first second.
+QUICK_S = 1.0
+LOOK_S = 0.02
 # The share of an interval by which a question may come early, so that many names are not asked for at once for ever.
 JITTER = 0.1
 
@@ -108,6 +111,16 @@ class Names:
         for host in due:
             self._names[host].asked_s = mono_s
         return due
+
+    def next_look_s(self, mono_s: float) -> float:
+        """Return the seconds until there may be something to do; infinity where only an answer will tell."""
+        next_s = math.inf
+        for name in self._names.values():
+            if not name.is_under_way:
+                next_s = min(next_s, name.due_s - mono_s)
+            elif mono_s - name.asked_s < QUICK_S:
+                next_s = min(next_s, LOOK_S)
+        return max(next_s, 0.0)
 
     def answer(self, host: str, found: Iterable[str], reason: str, mono_s: float, chance: float) -> News | None:
         """Take in how a question ended.

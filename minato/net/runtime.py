@@ -32,6 +32,7 @@ class UpstreamRuntime:
         proxy_protocol: the version of the PROXY header that connections begin with; 0: none.
         cap: exchanges in flight with it, over all workers; 0: any number.
         is_watched: whether somebody may wait for an exchange on a connection to its origin to end: there is a cap.
+        label: the authority, and which address of the name it is, for the access log.
         addresses: what its name resolved to, in the order to try; empty when it did not.
     """
 
@@ -49,6 +50,7 @@ class UpstreamRuntime:
     proxy_protocol: int = 0
     cap: int = 0
     is_watched: bool = False
+    label: str = ""
 
 
 @dataclass(slots=True, eq=False)
@@ -190,17 +192,19 @@ def _build_upstream(
 ) -> UpstreamRuntime:
     default_port = 443 if upstream.scheme == "https" else 80
     host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
+    authority = host if upstream.port == default_port else upstream.authority
     return UpstreamRuntime(
         url=upstream.url,
         index=column,
         position=position,
         origin=origin,
         port=upstream.port,
-        authority=(host if upstream.port == default_port else upstream.authority).encode("ascii"),
+        authority=authority.encode("ascii"),
         server_name=upstream.host.rstrip("."),
         is_tls=upstream.scheme == "https",
         prefix=upstream.path.encode("ascii"),
         query=upstream.query.encode("ascii"),
         addresses=tuple(addresses.get(upstream.key, ())),
         proxy_protocol=upstream.proxy_protocol.version if upstream.proxy_protocol else 0,
+        label=f"{authority} [{upstream.address}]" if upstream.address else authority,
     )
