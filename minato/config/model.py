@@ -255,7 +255,8 @@ class Upstream:
     @property
     def identity(self) -> str:
         """What a service tells its upstreams apart by: the URL with all defaults filled in, however it is written."""
-        return f"{self.scheme}://{self.authority}{self.path}" + (f"?{self.query}" if self.query else "")
+        suffix = (f"?{self.query}" if self.query else "") + (f" [{self.address}]" if self.address else "")
+        return f"{self.scheme}://{self.authority}{self.path}{suffix}"
 
     @property
     def key(self) -> str:

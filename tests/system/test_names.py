@@ -371,3 +371,41 @@ def test_reload_with_another_name_asks_for_that(start: Start, apps: Apps, names:
     asked = names.asked().count("app.test")
     wait_until(lambda: names.asked().count("other.test") >= 5, "questions")
     assert names.asked().count("app.test") <= asked + 1
+
+
+def test_session_stays_at_its_address_and_leaves_it_when_that_is_gone(start: Start, apps: Apps, names: Names) -> None:
+    names.set(app=[address("a"), address("b")])
+    instance = start(service_keys={"sticky": {"cookie": "session"}})
+
+    def ask(*fields: tuple[bytes, bytes]) -> tuple[str, tuple[bytes, bytes]]:
+        response = fetch(instance.port, b"/who", fields=fields)
+        cookie = (response.get(b"set-cookie") or b"").partition(b";")[0]
+        return response.body.decode(), (b"cookie", cookie)
+
+    home, cookie = ask()
+    assert {ask(cookie)[0] for _ in range(6)} == {home}
+    names.set(app=[address(letter) for letter in "abc"])
+    wait_until(lambda: "c" in who(instance, 6), "c to serve")
+    assert {ask(cookie)[0] for _ in range(6)} == {home}
+    names.set(app=[address(letter) for letter in "abc" if letter != home])
+    wait_until(lambda: home not in who(instance, 6), "it to be gone")
+    moved, other = ask(cookie)
+    assert moved != home and other[1]
+    assert {ask(other)[0] for _ in range(6)} == {moved}
+
+
+def test_hash_moves_only_what_an_address_that_comes_takes(start: Start, apps: Apps, names: Names) -> None:
+    names.set(app=[address("a"), address("b")])
+    instance = start(service_keys={"balancer": "ConsistentHash", "hash": {"by": "url"}})
+    for letter in "abc":
+        apps[letter].routes |= {b"/who%d" % number: apps[letter].routes[b"/who"] for number in range(40)}
+
+    def ask() -> list[str]:
+        with Client(instance.port) as client:
+            return [client.request(target=b"/who%d" % number).body.decode() for number in range(40)]
+
+    before = ask()
+    assert set(before) == {"a", "b"} and ask() == before
+    names.set(app=[address(letter) for letter in "cab"])
+    wait_until(lambda: "c" in ask(), "c to serve")
+    assert all(new in (old, "c") for old, new in zip(before, ask(), strict=True))
