@@ -16,7 +16,7 @@ from minato.control.places import Places
 from minato.control.resolver import Lookup, Resolver
 from minato.control.supervisor import Supervisor
 from minato.control.telling import Telling
-from minato.decide.names import LOOK_S, Names, News, Turn
+from minato.decide.names import Names, News, Turn
 from minato.net.loop import Loop
 from minato.net.resolve import resolve_numeric
 
@@ -29,6 +29,8 @@ SHORT_WAIT_S = 3.0
 SHORT_AGAIN_S = 60.0
 MAX_TOLD_ADDRESSES = 16
 MAX_WAIT_S = 60.0
+# Between two looks while an address waits for another one to become healthy, or a worker for what it is to be told.
+MOVING_S = 0.1
 
 
 class Naming:
@@ -122,7 +124,7 @@ class Naming:
         self._tell()
         self._release()
         self._note_shortage(now_s)
-        self._alarm.set(min(self._names.next_look_s(now_s), LOOK_S if self._is_moving() else MAX_WAIT_S))
+        self._alarm.set(min(self._names.next_look_s(now_s), MOVING_S if self._is_moving() else MAX_WAIT_S))
 
     def _is_moving(self) -> bool:
         """Tell whether somebody is about to follow."""

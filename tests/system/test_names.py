@@ -17,6 +17,7 @@ import pytest
 from .conftest import StartMinato
 from .harness import App, Client, Minato, fetch, service, wait_until
 from .harness.names import HANGS, Names
+from .harness.tls import Authority
 
 DNS = {"interval": 0.1, "timeout": 0.5}
 HEALTH = {"interval": 0.2, "tcp_timeout": 0.5, "http_timeout": 0.5}
@@ -409,3 +410,29 @@ def test_hash_moves_only_what_an_address_that_comes_takes(start: Start, apps: Ap
     names.set(app=[address(letter) for letter in "cab"])
     wait_until(lambda: "c" in ask(), "c to serve")
     assert all(new in (old, "c") for old, new in zip(before, ask(), strict=True))
+
+
+def test_certificate_is_verified_by_name_at_every_address(
+    minato: StartMinato, names: Names, authority: Authority
+) -> None:
+    first = App(name="a", host=address("a"), tls=authority.server("app.test"))
+    second = App(name="b", host=address("b"), port=first.port, tls=authority.server("app.test"))
+    wrong = App(name="c", host=address("c"), port=first.port, tls=authority.server("other.test"))
+    names.set(app=[address("a"), address("b"), address("c")])
+    upstream = {"host": f"https://app.test:{first.port}", "health_uri": "/health"}
+    try:
+        instance = minato(upstream, names=names, dns=DNS, health=HEALTH, env=authority.env)
+        assert instance.find_log(r"\[127\.0\.0\.3\] is down: .*certificate")
+        assert [fetch(instance.port, b"/echo").status for _ in range(6)] == [200] * 6
+        assert first.hits == second.hits == {b"/echo": 3}
+        assert not wrong.hits
+    finally:
+        for app in (first, second, wrong):
+            app.stop()
+
+
+def test_stop_does_not_wait_for_a_resolver_that_hangs(start: Start, apps: Apps, names: Names) -> None:
+    names.set(slow=HANGS)
+    instance = start(apps.upstream(), apps.upstream("slow"))
+    instance.signal(signal.SIGTERM)
+    assert instance.process.wait(5) == 0
