@@ -120,9 +120,9 @@ def build_services(
     addresses: Mapping[str, tuple[ResolvedAddress, ...]],
     active: Callable[[int], int],
     *,
-    columns: Mapping[str, int],
-    origins: Origins,
-    wanted: Container[int],
+    columns: Mapping[str, int] | None = None,
+    origins: Origins | None = None,
+    wanted: Container[int] | None = None,
 ) -> tuple[ServiceRuntime, ...]:
     """Return the runtimes of services.
 
@@ -131,10 +131,12 @@ def build_services(
         slot: keeps workers out of step.
         addresses: of the upstreams, by `Upstream.key`.
         active: exchanges in flight by column of the board.
-        columns: of the board, by `Upstream.key`.
-        origins: of the worker.
-        wanted: the services to build, by their places in the config.
+        columns: of the board, by `Upstream.key`; None: as they come.
+        origins: of the worker; None: new ones.
+        wanted: the services to build, by their places in the config; None: all.
     """
+    columns = config.upstream_index() if columns is None else columns
+    origins = origins or Origins()
     watched = {
         _server_of(upstream)
         for service in config.services
@@ -143,7 +145,7 @@ def build_services(
     }
     services = []
     for index, service in enumerate(config.services):
-        if index not in wanted:
+        if wanted is not None and index not in wanted:
             continue
         upstreams = []
         for position, upstream in enumerate(service.upstreams):

@@ -12,13 +12,13 @@ from typing import Any
 
 import pytest
 
-from minato.config.model import CacheConfig
+from minato.config.model import CacheConfig, Limits
 from minato.config.model import Upstream as UpstreamConfig
 from minato.net.bound import BoundListener
 from minato.net.resolve import ResolvedAddress
 from minato.net.server import Server
-from minato.shared.board import Board
-from tests.system.harness import App
+from minato.shared.board import Board, Counter
+from tests.system.harness import App, wait_until
 
 from .proxy import Proxy
 
@@ -232,6 +232,24 @@ def test_retry_after_a_change_does_not_go_to_the_same_address_at_another_positio
         go_on.set()
         assert client.receive().status == 502
     assert len(apps["b"].requests) == 1
+
+
+def test_request_that_waits_for_room_gets_it_at_an_address_that_comes(
+    named: Callable[..., NamedProxy], apps: Apps
+) -> None:
+    proxy = named("a", limits=Limits(upstream_connections=1))
+    with proxy.client() as busy, proxy.client() as waiting:
+        busy.send(b"GET /slow HTTP/1.1\r\nHost: test.local\r\n\r\n")
+        apps["a"].wait_requests(1)
+        waiting.send(b"GET /who HTTP/1.1\r\nHost: test.local\r\n\r\n")
+        wait_until(lambda: proxy.counted(Counter.REQUESTS_QUEUED), "it to wait")
+        proxy.change(a=0, b=1)
+        assert waiting.receive().body == b"b"
+        proxy.change(b=1)
+        assert proxy.call(lambda: proxy.board.waiting_since_ms(0)) == [0]
+        apps["a"].gate.set()
+        assert busy.receive().status == 200
+    assert (proxy.active(0), proxy.active(1)) == (0, 0)
 
 
 def test_name_without_an_address_serves_as_soon_as_it_has_one(named: Callable[..., NamedProxy]) -> None:
