@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Network, IPv6Network
 
 from minato.config.affinity import HashConfig, StickyConfig
@@ -190,6 +190,21 @@ class ForwardedConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class DnsConfig:
+    """How names of upstreams are resolved.
+
+    Attributes:
+        interval_s: between two questions for the same name; 0: only at start and reload.
+        timeout_s: after which an answer that has not come counts as none; also how long a start waits for it.
+        max_addresses: of one name; of more the first in numeric order are used.
+    """
+
+    interval_s: float = 30.0
+    timeout_s: float = 10.0
+    max_addresses: int = 16
+
+
+@dataclass(frozen=True, slots=True)
 class HostRule:
     """One entry of ``hosts``.
 
@@ -217,6 +232,7 @@ class Upstream:
         weight: share of the traffic, at least 1.
         proxy_protocol: what connections to it begin with; None for nothing.
         max_connections: exchanges in flight with it, over all workers; 0: any number; None: as limits says.
+        address: which one of its name's addresses this one stands for; "" for all that there are.
     """
 
     url: str
@@ -229,6 +245,7 @@ class Upstream:
     weight: int = 1
     proxy_protocol: ProxyProtocol | None = None
     max_connections: int | None = None
+    address: str = ""
 
     @property
     def authority(self) -> str:
@@ -238,13 +255,20 @@ class Upstream:
     @property
     def identity(self) -> str:
         """What a service tells its upstreams apart by: the URL with all defaults filled in, however it is written."""
-        return f"{self.scheme}://{self.authority}{self.path}" + (f"?{self.query}" if self.query else "")
+        suffix = (f"?{self.query}" if self.query else "") + (f" [{self.address}]" if self.address else "")
+        return f"{self.scheme}://{self.authority}{self.path}{suffix}"
 
     @property
     def key(self) -> str:
         """What health is kept by: address, health_uri, proxy_protocol. Services that name the same server share it."""
         suffix = f" (PROXY {self.proxy_protocol.value})" if self.proxy_protocol else ""
+        if self.address:
+            suffix += f" [{self.address}]"
         return f"{self.scheme}://{self.authority}{self.health_uri}{suffix}"
+
+    def at(self, address: str) -> Upstream:
+        """Return the upstream that one address of the name is."""
+        return replace(self, url=f"{self.url} [{address}]", address=address)
 
 
 @dataclass(frozen=True, slots=True)
@@ -299,6 +323,7 @@ class Config:
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()
     forwarded: ForwardedConfig = field(default_factory=ForwardedConfig)
     retry_budget: RetryBudgetConfig = field(default_factory=RetryBudgetConfig)
+    dns: DnsConfig = field(default_factory=DnsConfig)
 
     def is_cached(self, service: Service) -> bool:
         """Tell whether the cache is on for a service: what that says itself goes before the top-level section."""

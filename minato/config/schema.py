@@ -15,6 +15,7 @@ from minato.config.model import (
     CacheConfig,
     CacheKind,
     ClientField,
+    DnsConfig,
     ForwardedConfig,
     HealthConfig,
     Limits,
@@ -53,6 +54,7 @@ T = TypeVar("T")
 _KIB = 1_024
 _GIB = 1_073_741_824
 _MAX_BODY_BYTES = 1_048_576 * _GIB
+MAX_ADDRESSES = 256
 _PLAIN_KEY = re.compile(r"[A-Za-z0-9_-]{1,60}", re.ASCII)
 
 
@@ -140,6 +142,15 @@ _RETRY_BUDGET = Section(
 )
 _ACCESS_LOG = Section(AccessLogConfig, {"path": Key("path", log_path), "format": Key("format", member_of(LogFormat))})
 _FORWARDED = Section(ForwardedConfig, {"believe": Key("believe", member_of(ClientField)), "send": Key("send", boolean)})
+_DNS = Section(
+    DnsConfig,
+    {
+        "interval": Key("interval_s", seconds(low=0)),
+        # Well below what a reload may take in all.
+        "timeout": Key("timeout_s", seconds(low=0.01, high=20)),
+        "max_addresses": Key("max_addresses", whole_number(1, MAX_ADDRESSES)),
+    },
+)
 _ADMIN = Section(AdminConfig, {"listen": Key("listen", parse_admin_listen)})
 
 SECTIONS: Mapping[str, Section] = {
@@ -151,6 +162,7 @@ SECTIONS: Mapping[str, Section] = {
     "admin": _ADMIN,
     "forwarded": _FORWARDED,
     "retry_budget": _RETRY_BUDGET,
+    "dns": _DNS,
 }
 TOP_SCALARS: Mapping[str, Key] = {
     "workers": Key("workers", whole_number(1, 512)),

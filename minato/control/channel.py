@@ -20,6 +20,7 @@ log = logging.getLogger("minato.channel")
 MAX_MESSAGE_BYTES = 65_536
 # What a purge takes besides its value, and what the kernel puts around a message.
 _PURGE_BYTES = 24
+_PLACE_BYTES = 16
 _KERNEL_BYTES = 1_024
 # The kernel refuses more than 253 descriptors in one message (SCM_MAX_FD).
 MAX_LISTENERS_PER_MESSAGE = 100
@@ -36,6 +37,8 @@ class Verb(enum.Enum):
     GIVE_BACK = "give back"  # master to worker: the worker of `slot` is there again
     PURGE = "purge"  # master to worker: carry out `purges`, then confirm `serial`
     PURGED = "purged"  # worker to master: `serial` is carried out, `count` stored responses were found
+    ADDRESSES = "addresses"  # master to worker: `upstream` has these `places` from now on; then confirm `serial`
+    ADDRESSED = "addressed"  # worker to master: `serial` is carried out
     READY = "ready"  # worker to master: it serves
     DRAINING = "draining"  # worker to master: told to drain, or by a signal of its own, it accepts no more
 
@@ -49,9 +52,11 @@ class Message:
         slot: whose sockets, for BORROW and GIVE_BACK.
         seconds: the deadline of DRAIN, from now.
         listeners: the sockets of BORROW. The receiver owns its copies.
-        serial: which purge, for PURGE and PURGED.
+        serial: which purge, for PURGE and PURGED; which change, for ADDRESSES and ADDRESSED.
         count: how many stored responses PURGED found.
         purges: what PURGE asks for; all of it has to fit into MAX_MESSAGE_BYTES.
+        upstream: Upstream.key, as configured, of ADDRESSES.
+        places: addresses and their columns on the board, of ADDRESSES.
     """
 
     verb: Verb
@@ -61,11 +66,14 @@ class Message:
     serial: int = 0
     count: int = 0
     purges: tuple[PurgeRequest, ...] = ()
+    upstream: str = ""
+    places: tuple[tuple[str, int], ...] = ()
 
     @property
     def size_bytes(self) -> int:
         """About what it takes in the socket's buffer, sockets aside: values, and what the kernel adds."""
-        return _KERNEL_BYTES + sum(len(purge.value) + _PURGE_BYTES for purge in self.purges)
+        purges = sum(len(purge.value) + _PURGE_BYTES for purge in self.purges)
+        return _KERNEL_BYTES + purges + len(self.upstream) + sum(len(place[0]) + _PLACE_BYTES for place in self.places)
 
 
 class ChannelClosedError(Exception):
@@ -147,7 +155,8 @@ class Channel:
 def _encode(message: Message, listeners: Sequence[BoundListener]) -> bytes:
     addresses = [[listener.address.host, listener.address.port] for listener in listeners]
     purges = [[purge.kind.value, purge.value.decode("latin-1"), purge.soft] for purge in message.purges]
-    parts = [message.verb.value, message.slot, message.seconds, addresses, message.serial, message.count, purges]
+    about = [message.verb.value, message.slot, message.seconds, addresses, message.serial, message.count, purges]
+    parts = [*about, message.upstream, message.places]
     data = json.dumps(parts, separators=(",", ":")).encode()
     if len(data) > MAX_MESSAGE_BYTES:
         raise ValueError(f"a message of {len(data)} bytes would be cut short by its receiver")
@@ -155,7 +164,7 @@ def _encode(message: Message, listeners: Sequence[BoundListener]) -> bytes:
 
 
 def _decode(data: bytes, fds: list[int]) -> Message:
-    verb, slot, seconds, names, serial, count, purges = json.loads(data)
+    verb, slot, seconds, names, serial, count, purges, upstream, places = json.loads(data)
     for fd in fds[len(names) :]:
         os.close(fd)
     listeners = tuple(
@@ -164,4 +173,5 @@ def _decode(data: bytes, fds: list[int]) -> Message:
         for (host, port), fd in zip(names, fds, strict=False)
     )
     requests = tuple(PurgeRequest(PurgeKind(kind), value.encode("latin-1"), soft) for kind, value, soft in purges)
-    return Message(Verb(verb), slot, seconds, listeners, serial, count, requests)
+    found = tuple((address, column) for address, column in places)
+    return Message(Verb(verb), slot, seconds, listeners, serial, count, requests, upstream, found)

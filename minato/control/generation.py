@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from minato.config.model import Config, ListenAddress
 from minato.control.channel import Channel
+from minato.control.places import Places
 from minato.decide.respawn import Respawn
-from minato.net.resolve import ResolvedAddress
 from minato.shared.board import Board
 
 # Rows for workers that are replaced while they still drain, and for TTIN; every row costs LeastConnections a little.
@@ -66,7 +66,7 @@ class Generation:
     Attributes:
         number: 1 for the first; one that was given up has a number, too.
         target: how many workers it should have.
-        addresses: of its upstreams, by Upstream.key.
+        places: addresses and columns of its upstreams, as they are now.
         bound: the sockets that were bound for it alone so far; closed again if it is given up.
     """
 
@@ -74,7 +74,7 @@ class Generation:
     config: Config
     target: int
     board: Board
-    addresses: Mapping[str, tuple[ResolvedAddress, ...]]
+    places: Places
     bound: list[tuple[int, ListenAddress]] = field(default_factory=list)
     workers: dict[int, WorkerHandle] = field(default_factory=dict)
     died: int = 0

@@ -16,7 +16,9 @@ from minato.control.admin.endpoint import AdminEndpoint
 from minato.control.boards import Boards
 from minato.control.generation import Generation, WorkerState
 from minato.control.listeners import Listeners
+from minato.control.naming import Naming
 from minato.control.purges import Purges
+from minato.control.resolver import Lookup
 from minato.control.rollover import Checker, RolloverDriver, count_cpus
 from minato.control.signals import MASTER_SIGNALS, SignalQueue
 from minato.control.supervisor import STOP_GRACE_S, Supervisor
@@ -54,6 +56,7 @@ class Master:
         server_factory: makes a worker's Server.
         checker_factory: makes the health checker that publishes to the boards.
         on_ready: called once, when all workers of the first generation serve.
+        lookup: resolves names; None: getaddrinfo does.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Master:
         workers: int | None = None,
         pid_file: str | None = None,
         on_ready: Callable[[], None] | None = None,
+        lookup: Lookup | None = None,
     ) -> None:
         self._config = config
         self._workers_option = workers
@@ -90,17 +94,21 @@ class Master:
         routes = make_routes(health=self._health, begin_purge=Purges(self._loop, self._supervisor).begin)
         self._admin = AdminEndpoint(self._loop, routes)
         self._supervisor.forget = self._admin.forget
+        self._naming = Naming(self._loop, self._supervisor, self._boards, self._checker.fork_lock, lookup)
         self._rollover = RolloverDriver(
             supervisor=self._supervisor,
             listeners=self._listeners,
             admin=self._admin,
             checker=self._checker,
+            naming=self._naming,
             load=load,
             first=config,
             count_workers=self._count_workers,
             on_begun=self._on_rollover_begun,
             on_over=self._on_rollover_over,
         )
+        self._naming.on_changed = self._rollover.watch_anew
+        self._naming.on_short = self._enlarge
         self._on_signal: dict[signal.Signals, Callable[[], None]] = {
             signal.SIGHUP: self._reload,
             signal.SIGTERM: self._stop_gracefully,
@@ -123,6 +131,7 @@ class Master:
                 self._supervisor.reap()
                 self._supervisor.murder()
                 if self._state is _State.RUNNING:
+                    self._naming.advance()
                     self._rollover.advance()
                     self._supervisor.manage()
                     self._supervisor.lend()
@@ -205,6 +214,11 @@ class Master:
             return
         generation.target = target
         log.info("%d workers", target)
+
+    def _enlarge(self, generation: Generation) -> None:
+        """The board of the serving generation is too small: another one of the same config gets a larger one."""
+        if not self._rollover.is_busy and not self._rollover.is_requested:
+            self._rollover.request(workers=generation.target)
 
     def _remove_worker(self) -> None:
         generation = self._serving_generation()

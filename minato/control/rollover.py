@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,10 +14,12 @@ from minato.config.model import Config, HealthConfig, Upstream
 from minato.control.admin.endpoint import AdminEndpoint
 from minato.control.generation import SPARE_ROWS, Generation, WorkerState
 from minato.control.listeners import Listeners
+from minato.control.naming import Naming
+from minato.control.preparing import Preparing
 from minato.control.supervisor import Supervisor
 from minato.decide.rollover import Facts, Phase, Preparation, Rollover, Step
-from minato.errors import BootError, ConfigError
-from minato.net.resolve import ResolvedAddress, resolve_upstreams
+from minato.errors import BootError
+from minato.net.resolve import ResolvedAddress
 from minato.shared.board import Board
 
 log = logging.getLogger("minato.rollover")
@@ -42,40 +43,6 @@ class Checker(Protocol):
     def stop(self) -> None: ...
 
 
-class Preparing:
-    """Reads a config and resolves its names on a thread of its own: a resolver may take seconds.
-
-    Attributes:
-        status: how far it is; read by the main thread, written last by the other one.
-    """
-
-    def __init__(self, load: Callable[[], Config], known: Addresses) -> None:
-        self.status = Preparation.PENDING
-        self._load = load
-        self._known = known
-        self._result: tuple[Config, Addresses] | None = None
-        threading.Thread(target=self._work, name="minato-prepare", daemon=True).start()
-
-    def result(self) -> tuple[Config, Addresses]:
-        """Return the config and its addresses, once the status is DONE."""
-        assert self._result is not None, f"the preparation is {self.status.value}"
-        return self._result
-
-    def _work(self) -> None:
-        status = Preparation.FAILED
-        try:
-            config = self._load()
-            self._result = (config, resolve_upstreams(config, self._known))
-            status = Preparation.DONE
-        except ConfigError as error:
-            for problem in error.problems:
-                log.error("%s", problem.render(error.file))
-        except Exception:
-            log.error("cannot read the config", exc_info=True)
-        finally:
-            self.status = status
-
-
 class RolloverDriver:
     """Carries rollovers out, the first start included.
 
@@ -95,6 +62,7 @@ class RolloverDriver:
         listeners: Listeners,
         admin: AdminEndpoint,
         checker: Checker,
+        naming: Naming,
         load: Callable[[], Config],
         first: Config,
         count_workers: Callable[[Config], int],
@@ -105,6 +73,8 @@ class RolloverDriver:
         self._listeners = listeners
         self._admin = admin
         self._checker = checker
+        self._naming = naming
+        self._watched: list[Generation] = []
         self._load = load
         self._config = first
         self._count_workers = count_workers
@@ -125,6 +95,11 @@ class RolloverDriver:
             Step.FINISH: self._finish,
             Step.ABANDON: self._abandon,
         }
+
+    @property
+    def is_requested(self) -> bool:
+        """Whether one is to begin."""
+        return self._plan.is_requested
 
     @property
     def is_busy(self) -> bool:
@@ -154,13 +129,14 @@ class RolloverDriver:
         """Take no further step: minato is stopping. Workers that were forked already are the supervisor's to stop."""
         self._plan.cancel()
         self._preparing = None
+        self._naming.end_preparation()
 
     def _facts(self) -> Facts:
         generation, old = self._next, self._old
         probing = self._plan.phase is Phase.PROBING
         return Facts(
             mono_s=time.monotonic(),
-            preparation=self._preparing.status if self._preparing else Preparation.PENDING,
+            preparation=self._preparing.progress() if self._preparing else Preparation.PENDING,
             is_probed=probing and self._checker.wait_first_round(0.0),
             wanted=generation.target if generation else 0,
             ready=generation.count(WorkerState.READY) if generation else 0,
@@ -176,26 +152,31 @@ class RolloverDriver:
         current = self._supervisor.current
         if current is None:
             config = self._config
-            self._preparing = Preparing(lambda: config, {})
+            self._preparing = Preparing(lambda: config, self._naming)
         elif self._wanted_workers is not None:
             config = current.config
-            self._preparing = Preparing(lambda: config, current.addresses)
+            self._preparing = Preparing(lambda: config, self._naming)
         else:
             log.info("reloading %s", current.config.path)
-            self._preparing = Preparing(self._load, current.addresses)
+            self._preparing = Preparing(self._load, self._naming)
         self._on_begun()
 
     def _bind(self) -> None:
         assert self._preparing is not None
-        config, addresses = self._preparing.result()
+        config, places = self._preparing.result()
         target = self._wanted_workers or self._count_workers(config)
         bound = []
         self._serial += 1
         try:
             bound = self._listeners.bind(config.listen_addresses(), target)
             self._admin.bind(config.admin.listen)
-            keys = list(config.upstream_index())
-            board = Board.create(slots=target + SPARE_ROWS, upstream_keys=keys, serial=self._serial)
+            board = Board.create(
+                slots=target + SPARE_ROWS,
+                upstream_keys=places.keys,
+                serial=self._serial,
+                spare=places.spare,
+                key_bytes=places.key_bytes,
+            )
         except BootError as error:
             self._listeners.unbind(bound)
             self._admin.drop_others()
@@ -204,7 +185,7 @@ class RolloverDriver:
             self._abandon()
             return
         self._config = config
-        self._next = Generation(self._serial, config, target, board, addresses, bound=bound)
+        self._next = Generation(self._serial, config, target, board, places, bound=bound)
         self._supervisor.add(self._next)
         self._watch([self._next, self._supervisor.current])
 
@@ -259,15 +240,20 @@ class RolloverDriver:
         """Have the upstreams of these generations probed, by the rules of the first, which wins where two differ."""
         upstreams: dict[str, Upstream] = {}
         addresses: dict[str, tuple[ResolvedAddress, ...]] = {}
-        known = [generation for generation in generations if generation is not None]
+        self._watched = known = [generation for generation in generations if generation is not None]
         for generation in reversed(known):
-            for service in generation.config.services:
-                upstreams.update({upstream.key: upstream for upstream in service.upstreams})
-            addresses.update(generation.addresses)
+            for upstream, found in generation.places.members():
+                upstreams[upstream.key] = upstream
+                addresses[upstream.key] = found
         if known:
             self._checker.update(known[0].config.health, upstreams, addresses)
 
+    def watch_anew(self) -> None:
+        """Names have other addresses: have those probed."""
+        self._watch(self._watched)
+
     def _end(self) -> None:
+        self._naming.end_preparation()
         self._next = None
         self._old = None
         self._preparing = None

@@ -47,6 +47,7 @@ class Supervisor:
         generations: those that have workers, the oldest first.
         current: the one that serves; None before the first does.
         on_purged: hears what a worker says of a purge.
+        on_addressed: hears that a worker goes by other addresses.
         on_gone: hears that a worker ended.
         forget: what else a new worker lets go of.
     """
@@ -72,6 +73,7 @@ class Supervisor:
         self.generations: list[Generation] = []
         self.current: Generation | None = None
         self.on_purged: Callable[[WorkerHandle, Message], None] = lambda worker, message: None
+        self.on_addressed: Callable[[WorkerHandle, Message], None] = lambda worker, message: None
         self.on_gone: Callable[[WorkerHandle], None] = lambda worker: None
         self.forget: Callable[[], None] = lambda: None
 
@@ -98,7 +100,8 @@ class Supervisor:
             config=generation.config,
             board=generation.board,
             own=self._listeners.of_slot(slot, generation.config.listen_addresses()),
-            addresses=generation.addresses,
+            addresses=generation.places.addresses(),
+            columns=generation.places.columns,
             wake_health=self._guard.wake,
             channel=theirs,
         )
@@ -256,6 +259,8 @@ class Supervisor:
                     self._note_draining(generation, worker)
                 elif message.verb is Verb.PURGED:
                     self.on_purged(worker, message)
+                elif message.verb is Verb.ADDRESSED:
+                    self.on_addressed(worker, message)
         except ChannelClosedError:
             self._loop.remove(worker.channel.fileno())  # it ended; reap hears of it, too
 

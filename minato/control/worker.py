@@ -55,6 +55,7 @@ class ServerLike(Protocol):
     def stop(self) -> None: ...
     def reopen_logs(self) -> None: ...
     def purge(self, requests: Sequence[PurgeRequest]) -> int: ...
+    def change_addresses(self, key: str, places: Sequence[tuple[str, int]]) -> None: ...
 
 
 class ServerFactory(Protocol):
@@ -72,6 +73,7 @@ class ServerFactory(Protocol):
         addresses: Mapping[str, tuple[ResolvedAddress, ...]],
         wake_health: Callable[[], None],
         access_log: AccessLog | None,
+        columns: Mapping[str, int] | None = None,
     ) -> ServerLike: ...
 
 
@@ -85,6 +87,7 @@ class WorkerPlan:
         generation: number of its generation.
         own: the sockets it accepts from.
         addresses: of the upstreams, by Upstream.key.
+        columns: of the upstreams on the board, each address of a name its own, by Upstream.key.
         wake_health: tells the health checker to look at the refused counts.
         channel: its end of the channel to the master.
     """
@@ -96,6 +99,7 @@ class WorkerPlan:
     board: Board
     own: tuple[BoundListener, ...]
     addresses: Mapping[str, tuple[ResolvedAddress, ...]]
+    columns: Mapping[str, int]
     wake_health: Callable[[], None]
     channel: Channel
 
@@ -151,6 +155,7 @@ class Worker:
             addresses=plan.addresses,
             wake_health=plan.wake_health,
             access_log=self._access_log,
+            columns=plan.columns,
         )
 
     def start(self) -> None:
@@ -208,6 +213,9 @@ class Worker:
         elif message.verb is Verb.PURGE:
             count = self._server.purge(message.purges)
             self._plan.channel.send(Message(Verb.PURGED, serial=message.serial, count=count))
+        elif message.verb is Verb.ADDRESSES:
+            self._server.change_addresses(message.upstream, message.places)
+            self._plan.channel.send(Message(Verb.ADDRESSED, serial=message.serial))
 
     def _borrow(self, slot: int, listeners: tuple[BoundListener, ...]) -> None:
         if self._state is not _State.SERVING:

@@ -7,6 +7,8 @@ from typing import Generic, TypeVar
 
 Connection = TypeVar("Connection")
 
+_MAX_RETIRED = 1024
+
 
 class IdlePool(Generic[Connection]):
     """Keeps idle connections by origin, the most recently used first, at most ``max_idle`` of each origin."""
@@ -14,6 +16,7 @@ class IdlePool(Generic[Connection]):
     def __init__(self, max_idle: int) -> None:
         self._max_idle = max_idle
         self._idle: dict[Hashable, list[Connection]] = {}
+        self._retired: dict[Hashable, None] = {}
 
     def __repr__(self) -> str:
         counts = ", ".join(f"{origin}: {len(idle)} idle" for origin, idle in self._idle.items() if idle)
@@ -31,9 +34,18 @@ class IdlePool(Generic[Connection]):
         """Keep an idle connection; return one to close where there are too many (the longest idle), else None."""
         idle = self._idle.get(origin)
         if idle is None:
+            if origin in self._retired:
+                return connection
             idle = self._idle[origin] = []
         idle.append(connection)
         return None if len(idle) <= self._max_idle else idle.pop(0)
+
+    def retire(self, origin: Hashable) -> list[Connection]:
+        """Keep no connections of that origin any more, nor those that are in use now; return the idle ones to close."""
+        self._retired[origin] = None
+        if len(self._retired) > _MAX_RETIRED:  # what is still in use after so many others is idle for once, at worst
+            del self._retired[next(iter(self._retired))]
+        return self._idle.pop(origin, [])
 
     def forget(self, origin: Hashable, connection: Connection) -> bool:
         """An idle connection died; tell whether it was here."""

@@ -65,7 +65,7 @@ def record_access(
             user_agent=user_agent,
             host=head.host,
             duration_s=context.loop.now_s - began_s,
-            upstream=upstream.authority.decode("ascii") if upstream is not None else "",
+            upstream=upstream.label if upstream is not None else "",
             cache=cache,
             wall_s=context.loop.wall_s,
             failure=failure,

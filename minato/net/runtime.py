@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from minato.config.model import Config, ListenAddress, ProxyProtocol, Service, Upstream
+from minato.config.model import Config, ListenAddress, Service, Upstream
 from minato.decide.balance import Balancer, make_balancer
 from minato.decide.route import RouteTable
 from minato.net.affinity import Affinity, make_affinity
@@ -21,8 +21,8 @@ class UpstreamRuntime:
         url: as in the config, for logs.
         index: its column on the shared-memory board.
         position: its place in the service.
-        origin: what pooled connections are kept by: the same number for the same scheme, host, port and
-            proxy_protocol.
+        origin: what pooled connections are kept by: the same number for the same scheme, host, port, address of the
+            name and proxy_protocol.
         port: to find out connects that met themselves.
         authority: ``host:port`` on the wire.
         server_name: for TLS (SNI and the certificate).
@@ -32,6 +32,7 @@ class UpstreamRuntime:
         proxy_protocol: the version of the PROXY header that connections begin with; 0: none.
         cap: exchanges in flight with it, over all workers; 0: any number.
         is_watched: whether somebody may wait for an exchange on a connection to its origin to end: there is a cap.
+        label: the authority, and which address of the name it is, for the access log.
         addresses: what its name resolved to, in the order to try; empty when it did not.
     """
 
@@ -49,15 +50,18 @@ class UpstreamRuntime:
     proxy_protocol: int = 0
     cap: int = 0
     is_watched: bool = False
+    label: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class ServiceRuntime:
-    """One service.
+    """One service. Its upstreams change in place when a name's addresses do, all at once between two requests.
+
+    So a position means the same only until then; whoever remembers an upstream for longer goes by its ``index``.
 
     Attributes:
         index: its place in the config.
-        config: as configured.
+        config: as configured, with the addresses of names as the upstreams that they are.
         balancer: this worker's.
         upstreams: at the positions that the balancer knows.
         positions: all of them.
@@ -78,37 +82,77 @@ class ServiceRuntime:
     active: Callable[[int], int]
     affinity: Affinity | None = None
 
+    def become(self, other: ServiceRuntime) -> None:
+        """Go on with the upstreams of another one."""
+        self.config = other.config
+        self.balancer = other.balancer
+        self.upstreams = other.upstreams
+        self.positions = other.positions
+        self.only = other.only
+        self.active = other.active
+        self.affinity = other.affinity
+
+
+class Origins:
+    """Numbers by which pooled connections are kept."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[Hashable, int] = {}
+        self._next = 0
+
+    def number(self, place: Hashable) -> int:
+        """Return the number of a place, a new one where it has none."""
+        if place not in self._numbers:
+            self._numbers[place] = self._next
+            self._next += 1
+        return self._numbers[place]
+
+    def keep_only(self, used: Container[int]) -> list[int]:
+        """Forget all numbers but these, and return those."""
+        gone = [number for number in self._numbers.values() if number not in used]
+        self._numbers = {place: number for place, number in self._numbers.items() if number in used}
+        return gone
+
 
 def build_services(
     config: Config,
     slot: int,
     addresses: Mapping[str, tuple[ResolvedAddress, ...]],
     active: Callable[[int], int],
+    *,
+    columns: Mapping[str, int] | None = None,
+    origins: Origins | None = None,
+    wanted: Container[int] | None = None,
 ) -> tuple[ServiceRuntime, ...]:
-    """Return every service's runtime.
+    """Return the runtimes of services.
 
     Args:
-        config: of the generation.
+        config: of the generation, names split into their addresses.
         slot: keeps workers out of step.
         addresses: of the upstreams, by `Upstream.key`.
         active: exchanges in flight by column of the board.
+        columns: of the board, by `Upstream.key`; None: as they come.
+        origins: of the worker; None: new ones.
+        wanted: the services to build, by their places in the config; None: all.
     """
-    columns = config.upstream_index()
-    origins: dict[tuple[str, str, int, ProxyProtocol | None], int] = {}
+    columns = config.upstream_index() if columns is None else columns
+    origins = origins or Origins()
     watched = {
-        _place(upstream)
+        _server_of(upstream)
         for service in config.services
         for upstream in service.upstreams
         if config.connection_cap(upstream)
     }
     services = []
     for index, service in enumerate(config.services):
+        if wanted is not None and index not in wanted:
+            continue
         upstreams = []
         for position, upstream in enumerate(service.upstreams):
-            place = _place(upstream)
-            origin = origins.setdefault(place, len(origins))
+            server = _server_of(upstream)
+            origin = origins.number((*server, upstream.address))
             built = _build_upstream(upstream, position, origin, columns[upstream.key], addresses)
-            upstreams.append(replace(built, cap=config.connection_cap(upstream), is_watched=place in watched))
+            upstreams.append(replace(built, cap=config.connection_cap(upstream), is_watched=server in watched))
         services.append(_build_service(config, index, slot, tuple(upstreams), active))
     return tuple(services)
 
@@ -140,8 +184,8 @@ def build_routes(config: Config) -> dict[ListenAddress, RouteTable]:
     return {address: RouteTable.build(services) for address, services in by_address.items()}
 
 
-def _place(upstream: Upstream) -> tuple[str, str, int, ProxyProtocol | None]:
-    """Return what two upstreams have in common that can use each other's connections."""
+def _server_of(upstream: Upstream) -> tuple[Hashable, ...]:
+    """Return what two upstreams have in common that can use each other's connections, given the same address."""
     return upstream.scheme, upstream.host, upstream.port, upstream.proxy_protocol
 
 
@@ -150,17 +194,19 @@ def _build_upstream(
 ) -> UpstreamRuntime:
     default_port = 443 if upstream.scheme == "https" else 80
     host = f"[{upstream.host}]" if ":" in upstream.host else upstream.host
+    authority = host if upstream.port == default_port else upstream.authority
     return UpstreamRuntime(
         url=upstream.url,
         index=column,
         position=position,
         origin=origin,
         port=upstream.port,
-        authority=(host if upstream.port == default_port else upstream.authority).encode("ascii"),
+        authority=authority.encode("ascii"),
         server_name=upstream.host.rstrip("."),
         is_tls=upstream.scheme == "https",
         prefix=upstream.path.encode("ascii"),
         query=upstream.query.encode("ascii"),
         addresses=tuple(addresses.get(upstream.key, ())),
         proxy_protocol=upstream.proxy_protocol.version if upstream.proxy_protocol else 0,
+        label=f"{authority} [{upstream.address}]" if upstream.address else authority,
     )

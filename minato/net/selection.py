@@ -30,7 +30,7 @@ class Selector:
 
         Args:
             service: whose.
-            tried: positions in the service that this request was sent to before.
+            tried: columns of the upstreams that this request was sent to before; positions may have changed since.
             key: of the request, for a balancer that hashes.
 
         Returns:
@@ -46,7 +46,7 @@ class Selector:
         if tried or service.room is not None:
             candidates = self._open_positions(service)
             if candidates and tried:
-                candidates = [position for position in candidates if position not in tried]
+                candidates = [position for position in candidates if upstreams[position].index not in tried]
                 if not candidates:
                     return None
             if candidates and service.room is not None:

@@ -18,8 +18,9 @@ from minato.net.introduction import Introduction
 from minato.net.loop import EXCLUSIVE, READ, Loop
 from minato.net.record import record_refused_head
 from minato.net.resolve import ResolvedAddress
-from minato.net.runtime import build_routes, build_services
+from minato.net.runtime import build_routes
 from minato.net.scarce import OUT_OF_DESCRIPTORS
+from minato.net.services import Services
 from minato.protocol.message import Framing
 from minato.protocol.proxy_protocol import Endpoints, ProxyHeader
 from minato.protocol.render import reason_phrase, render_response
@@ -70,6 +71,7 @@ class Server:
         addresses: Mapping[str, tuple[ResolvedAddress, ...]],
         wake_health: Callable[[], None],
         access_log: AccessLog | None,
+        columns: Mapping[str, int] | None = None,
     ) -> None:
         """Prepare to serve; nothing is accepted before `start`.
 
@@ -83,6 +85,7 @@ class Server:
             addresses: of the upstreams, by Upstream.key.
             wake_health: tells the health checker that a refused connection was counted.
             access_log: None when it is off.
+            columns: of the upstreams on the board, each address of a name its own; None: in the order of the config.
         """
         self._loop = loop
         self._row = board.row(slot)
@@ -90,12 +93,13 @@ class Server:
         self._header_timeout_s = config.timeouts.client_header_s
         self._routes = build_routes(config)
         self._introduced = config.introduced_addresses()
+        self._services = Services(config, slot, addresses, columns, board.active)
         self._context = WorkerContext(
             config=config,
             loop=loop,
             board=board,
             row=self._row,
-            services=build_services(config, slot, addresses, board.active),
+            services=self._services.runtimes,
             access_log=access_log,
             wake_health=wake_health,
         )
@@ -182,6 +186,18 @@ class Server:
         """Carry out purges that were asked for together; return how many stored responses they found."""
         cache = self._context.cache
         return cache.purge(requests, self._loop.wall_s) if cache is not None else 0
+
+    def change_addresses(self, key: str, places: Sequence[tuple[str, int]]) -> None:
+        """An upstream's name has other addresses: new requests go there, what is in flight ends where it is.
+
+        Args:
+            key: Upstream.key, as configured.
+            places: addresses, and the columns of the board that they have.
+        """
+        for origin in self._services.change(key, places):
+            for connection in self._context.pool.retire(origin):
+                connection.close()
+        self._context.rooms.on_upstreams_changed()
 
     # -- accepting
 

@@ -68,7 +68,7 @@ class Uplink(UpstreamOwner):
     _freshened: CachedAnswer | None = None
     _withheld = False  # the response is not relayed: the cache answers once it has ended
     _tunnel: Tunnel | None = None
-    _tried: tuple[int, ...] = ()  # positions in the service
+    _tried: tuple[int, ...] = ()  # columns on the board
     _retries = 0  # so far
     _fresh_retried = False
     _replay: list[bytes] | None = None  # body pieces sent so far; None once they are not all kept
@@ -181,7 +181,7 @@ class Uplink(UpstreamOwner):
         else:
             context.row.upstream_begin(upstream.index)
         self._upstream = upstream
-        self._tried = (*self._tried, upstream.position)
+        self._tried = (*self._tried, upstream.index)
         pooled = None
         if not self._fresh_retried:
             # What cannot be sent once more is not risked on a connection that may be dead.
@@ -218,9 +218,9 @@ class Uplink(UpstreamOwner):
         selector, tried = self._context.selector, self._tried
         position = affinity.find_home(self.head)
         home = None if position is None else service.upstreams[position]
-        if self._fresh_retried and tried == (position,):
+        if self._fresh_retried and home is not None and tried == (home.index,):
             tried = ()  # its pooled connection had gone stale, which is no failure of the upstream: the session stays
-        stays = home is not None and position not in tried and selector.keeps_sessions(home)
+        stays = home is not None and home.index not in tried and selector.keeps_sessions(home)
         upstream = selector.pick_home(service, home) if home is not None and stays else None
         if upstream is None:
             upstream = selector.pick(service, tried, affinity.key_of(self.head, self._client.address))
@@ -310,7 +310,7 @@ class Uplink(UpstreamOwner):
         self._go(_QUEUED)
 
     def may_ask(self, upstream: UpstreamRuntime) -> bool:
-        return upstream.position not in self._tried
+        return upstream.index not in self._tried
 
     def on_turn(self) -> None:
         service = self._service

@@ -23,6 +23,7 @@ from minato.shared.segment import (
 
 __all__ = ["Board", "Counter", "WorkerRow", "remove_leftovers"]
 
+_READ_TRIES = 100
 
 # Plain integers for the hot path: looking up a member of an enum costs more than counting.
 _CONNECTIONS_ACCEPTED = int(Counter.CONNECTIONS_ACCEPTED)
@@ -162,7 +163,8 @@ class Board:
 
     Attributes:
         name: of the segment, without a directory.
-        upstream_keys: the upstreams in the order of their columns.
+        upstream_keys: the upstreams in the order of their columns, "" for a spare one; of an attached board as they
+            were when it was attached.
         slots: number of rows.
         health: per upstream 1 up, 0 down or unknown; a read-only view, to be read in place on the hot path.
     """
@@ -186,26 +188,30 @@ class Board:
         self._waiting = self._columns(layout.waiting_at)
 
     @classmethod
-    def create(cls, *, slots: int, upstream_keys: Sequence[str], serial: int) -> Board:
+    def create(
+        cls, *, slots: int, upstream_keys: Sequence[str], serial: int, spare: int = 0, key_bytes: int = 0
+    ) -> Board:
         """Make a new segment: all upstreams down, all rows zero.
 
         Args:
             slots: number of worker slots, at least 1.
             upstream_keys: Upstream.key of every column, no two alike.
             serial: tells the boards of one master apart.
+            spare: further columns, whose keys are set later.
+            key_bytes: how long a key that is set later may be at the most.
 
         Raises:
             BootError: there is no shared memory to be had.
         """
         if slots < 1 or len(set(upstream_keys)) != len(upstream_keys):
             raise ValueError(f"a board needs a slot and distinct upstream keys: {slots}, {upstream_keys}")
-        keys = json.dumps(list(upstream_keys)).encode()
-        layout = Layout(slots=slots, upstreams=len(upstream_keys), keys_bytes=len(keys))
+        upstream_keys = [*upstream_keys, *[""] * spare]
+        keys_bytes = 2 + sum(max(len(json.dumps(key)), key_bytes + 2) + 2 for key in upstream_keys)
+        layout = Layout(slots=slots, upstreams=len(upstream_keys), keys_bytes=keys_bytes)
         pid = os.getpid()
         segment = create_segment(segment_name(pid, serial), layout.size_bytes)
         board = cls(segment, layout, upstream_keys, writable=True)
-        keys_at_bytes = layout.keys_at * 8
-        segment_buffer(segment)[keys_at_bytes : keys_at_bytes + len(keys)] = keys
+        board._write_keys(upstream_keys)
         board._write_header(pid, serial)
         return board
 
@@ -239,6 +245,20 @@ class Board:
         if not 0 <= upstream < self._layout.upstreams:
             raise IndexError(f"no upstream {upstream} on a board of {self._layout.upstreams}")
         self._cells[self._layout.health_at + upstream] = 1 if up else 0
+
+    def set_key(self, upstream: int, key: str) -> None:
+        """Give a column to an upstream, or make it a spare one (``""``); down either way. For the master alone.
+
+        Raises:
+            ValueError: that upstream has a column already, or there is no room for its key.
+        """
+        if key and key in self.upstream_keys:
+            raise ValueError(f"there is a column for {key} already")
+        keys = list(self.upstream_keys)
+        keys[upstream] = key
+        self.set_health(upstream, False)
+        self._write_keys(keys)
+        self.upstream_keys = tuple(keys)
 
     def active(self, upstream: int) -> int:
         """Return the exchanges in flight with an upstream, over all slots."""
@@ -308,6 +328,17 @@ class Board:
         cells[Header.MASTER_PID] = pid
         cells[Header.MAGIC] = MAGIC  # last: whoever attaches finds all the rest in place
 
+    def _write_keys(self, keys: Sequence[str]) -> None:
+        """Write all keys; what is left of their room is blanks. Whoever reads meanwhile sees an odd edition."""
+        room = self._layout.keys_bytes
+        data = json.dumps(list(keys)).encode().ljust(room)
+        if len(data) > room:
+            raise ValueError(f"{len(data)} bytes of keys do not fit into {room}")
+        at = self._layout.keys_at * 8
+        self._cells[Header.EDITION] += 1
+        segment_buffer(self._segment)[at : at + room] = data
+        self._cells[Header.EDITION] += 1
+
     def _view(self, at: int, count: int, step: int = 1) -> memoryview:
         view = self._cells[at : at + count * step : step]
         self._views.append(view)
@@ -323,8 +354,18 @@ class Board:
 def _read_description(buffer: memoryview) -> tuple[Layout, list[str]]:
     with buffer[: len(buffer) // 8 * 8].cast("q") as cells:
         layout = Layout.read(cells)
-    keys_at_bytes = layout.keys_at * 8
-    keys = json.loads(bytes(buffer[keys_at_bytes : keys_at_bytes + layout.keys_bytes]))
+        keys = json.loads(_read_keys(buffer, cells, layout))
     if not isinstance(keys, list) or len(keys) != layout.upstreams:
         raise MinatoError("its upstream keys are damaged")
     return layout, [str(key) for key in keys]
+
+
+def _read_keys(buffer: memoryview, cells: memoryview, layout: Layout) -> bytes:
+    """Return the keys as they were at one moment; the master writes them in microseconds, and seldom."""
+    at = layout.keys_at * 8
+    for _ in range(_READ_TRIES):
+        edition = cells[Header.EDITION]
+        keys = bytes(buffer[at : at + layout.keys_bytes])
+        if not edition % 2 and edition == cells[Header.EDITION]:
+            return keys
+    raise MinatoError("its upstream keys are being written")

@@ -10,7 +10,8 @@ The segment, in order; every part begins on a cache line (64 bytes, 8 cells), so
                   active     one cell/upstream   exchanges in flight
                   refused    one cell/upstream   connections refused, ever
                   waiting    one cell/upstream   since when its first request waits for room, monotonic ms; 0: none
-    keys      bytes               the upstream keys in order, a JSON list in UTF-8
+    keys      bytes               the upstream keys in order, a JSON list in UTF-8; "" for a spare column. The master
+                                  may write them anew; while it does, the header's edition is odd
 
 Cells are aligned and in native order, hence one load or store each: a reader sees the old or the new value, never half.
 """
@@ -23,7 +24,7 @@ from dataclasses import dataclass
 from minato.errors import MinatoError
 
 MAGIC = int.from_bytes(b"minato\x00B", "little")
-VERSION = 1
+VERSION = 2
 CELL_BYTES = 8
 LINE_CELLS = 8
 HEADER_CELLS = 16
@@ -41,6 +42,7 @@ class Header(enum.IntEnum):
     KEYS_BYTES = 5
     SERIAL = 6
     MASTER_PID = 7
+    EDITION = 8
 
 
 class RowCell(enum.IntEnum):

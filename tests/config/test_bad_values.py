@@ -178,6 +178,13 @@ VALUES = [
         "forwarded:\n  believe: X-Real-IP\n",
         '2: forwarded.believe: expected "X-Forwarded-For" or "Forwarded", got X-Real-IP',
     ),
+    bad("a negative gap", "dns: {interval: -1}\n", "1: dns.interval: -1 is out of range: at least 0 seconds"),
+    bad("no address at all", "dns:\n  max_addresses: 0\n", "2: dns.max_addresses: 0 is out of range: at least 1"),
+    bad(
+        "a longer wait for names than a reload has",
+        "dns: {timeout: 30}\n",
+        "1: dns.timeout: 30 is out of range: at most 20 seconds",
+    ),
     bad(
         "a version of the PROXY protocol that is none",
         upstream("http://u", "proxy_protocol: 2"),

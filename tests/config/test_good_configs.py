@@ -17,6 +17,7 @@ from minato.config import (
     CacheKind,
     ClientField,
     Config,
+    DnsConfig,
     ForwardedConfig,
     HealthConfig,
     HostRule,
@@ -62,6 +63,7 @@ def test_what_is_left_out_has_the_defaults_of_the_contract(load: Load) -> None:
         trusted_proxies=(),
         forwarded=ForwardedConfig(ClientField.X_FORWARDED_FOR, False),
         retry_budget=RetryBudgetConfig(0.2, 10.0),
+        dns=DnsConfig(30.0, 10.0, 16),
     )
 
 
@@ -83,6 +85,7 @@ admin: {listen: "[::1]:9180"}
 trusted_proxies: [10.0.0.0/8, 192.168.1.1, "::1"]
 forwarded: {believe: Forwarded, send: true}
 retry_budget: {share: 0.5, min_per_second: 0}
+dns: {interval: 0, timeout: 1.5, max_addresses: 2}
 services:
   - name: 123
     listen: "[::1]"
@@ -124,6 +127,7 @@ services:
         trusted_proxies=(ip_network("10.0.0.0/8"), ip_network("192.168.1.1/32"), ip_network("::1/128")),
         forwarded=ForwardedConfig(ClientField.FORWARDED, True),
         retry_budget=RetryBudgetConfig(0.5, 0.0),
+        dns=DnsConfig(0.0, 1.5, 2),
     )
 
 
@@ -298,3 +302,11 @@ def test_an_upstream_has_the_cap_it_says_and_else_that_of_limits(
     own = "" if given is None else f"max_connections: {given}"
     config = load(f"limits: {{upstream_connections: {default}}}\n" + upstream("http://u:1", own))
     assert config.connection_cap(config.services[0].upstreams[0]) == cap
+
+
+def test_upstream_at_an_address_has_a_key_and_a_name_of_its_own_and_is_the_same_otherwise() -> None:
+    name = Upstream("http://app.test/", "http", "app.test", 80, weight=3, health_uri="/up")
+    one = name.at("10.0.0.1")
+    assert (one.key, one.url) == ("http://app.test:80/up [10.0.0.1]", "http://app.test/ [10.0.0.1]")
+    assert one.key not in (name.key, name.at("10.0.0.2").key)
+    assert (one.host, one.port, one.weight, one.authority) == ("app.test", 80, 3, "app.test:80")

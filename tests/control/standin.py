@@ -44,6 +44,7 @@ class StandInServer:
         addresses: Mapping[str, tuple[ResolvedAddress, ...]],
         wake_health: Callable[[], None],
         access_log: AccessLog | None,
+        columns: Mapping[str, int] | None = None,
     ) -> None:
         steering = Path(config.path).parent
         if (steering / "boot-fails").exists():
@@ -96,6 +97,11 @@ class StandInServer:
             log = f"standin: purge {request.kind.value} {request.value.decode()}{' soft' if request.soft else ''}\n"
             os.write(2, log.encode())
         return len(requests)
+
+    def change_addresses(self, key: str, places: Sequence[tuple[str, int]]) -> None:
+        """It has no upstreams, but says what it was told."""
+        told = " ".join(f"{address}={column}" for address, column in places)
+        os.write(2, f"standin: {os.getpid()} {key} {told}\n".encode())
 
     def reopen_logs(self) -> None:
         os.write(2, b"standin: reopened logs\n")

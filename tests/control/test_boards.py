@@ -64,3 +64,54 @@ def test_dropped_board_is_published_to_no_more_and_leaves_no_segment(boards: Boa
     boards.drop(board)
     boards.publish("a", True)
     assert len(boards.in_use()) == 0
+
+
+def test_column_that_goes_to_another_upstream_brings_it_no_refusals(boards: Boards) -> None:
+    board = Board.create(slots=2, upstream_keys=["a"], serial=next(_serials), spare=1, key_bytes=8)
+    boards.add(board)
+    board.row(0).count_refused(0)
+    boards.set_key(board, 0, "b")
+    assert boards.refused_counts() == {"b": 0}
+    board.row(1).count_refused(0)
+    assert boards.refused_counts() == {"b": 1}
+    boards.zero_row(board, 0)
+    boards.zero_row(board, 1)
+    assert boards.refused_counts() == {"b": 1}
+    boards.drop(board)
+    assert boards.refused_counts() == {"b": 1}
+
+
+def test_refusals_of_an_upstream_that_has_another_column_stay_counted(boards: Boards) -> None:
+    old = Board.create(slots=1, upstream_keys=["a"], serial=next(_serials), key_bytes=8)
+    new = make_board("a")
+    boards.add(old)
+    boards.add(new)
+    old.row(0).count_refused(0)
+    boards.set_key(old, 0, "b")
+    assert boards.refused_counts() == {"a": 1, "b": 0}
+
+
+def test_upstream_begins_in_a_new_column_as_other_boards_have_it(boards: Boards) -> None:
+    old, new = (
+        make_board("a", "b"),
+        Board.create(slots=1, upstream_keys=["a"], serial=next(_serials), spare=2, key_bytes=8),
+    )
+    boards.add(old)
+    boards.add(new)
+    boards.publish("b", True)
+    boards.set_key(new, 1, "b")
+    boards.set_key(new, 2, "c")
+    assert list(new.health) == [0, 1, 0]
+    boards.publish("c", True)
+    assert list(new.health) == [0, 1, 1]
+
+
+def test_spare_column_is_nobodys(boards: Boards) -> None:
+    board = Board.create(slots=1, upstream_keys=["a"], serial=next(_serials), spare=1, key_bytes=8)
+    boards.add(board)
+    boards.publish("", True)
+    boards.publish("a", True)
+    assert list(board.health) == [1, 0]
+    boards.set_key(board, 0, "")
+    assert list(board.health) == [0, 0]
+    assert boards.refused_counts() == {}

@@ -10,6 +10,7 @@ import pytest
 from minato.config.model import Config
 from minato.control.channel import Channel
 from minato.control.generation import Generation, WorkerHandle, WorkerState
+from minato.control.places import Places
 from minato.shared.board import Board
 
 _pids = itertools.count(1)
@@ -18,7 +19,7 @@ _pids = itertools.count(1)
 @pytest.fixture
 def generation() -> Iterator[Generation]:
     board = Board.create(slots=4, upstream_keys=["u"], serial=9500)
-    yield Generation(1, Config("c.yaml", ()), 2, board, {})
+    yield Generation(1, Config("c.yaml", ()), 2, board, Places(Config("c.yaml", ()), lambda host: ()))
     board.close()
     board.unlink()
 

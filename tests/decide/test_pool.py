@@ -115,3 +115,21 @@ class PoolModel(RuleBasedStateMachine):
 
 TestPoolModel = PoolModel.TestCase
 TestPoolModel.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+
+
+def test_retired_origin_keeps_nothing_any_more() -> None:
+    pool: IdlePool[str] = IdlePool(2)
+    pool.give("gone", "idle")
+    pool.give("stays", "other")
+    assert pool.retire("gone") == ["idle"]
+    assert pool.give("gone", "was in use") == "was in use"
+    assert pool.take("gone") is None
+    assert pool.take("stays") == "other"
+
+
+def test_what_is_remembered_of_retired_origins_is_bounded() -> None:
+    pool: IdlePool[str] = IdlePool(2)
+    for origin in range(5_000):
+        pool.retire(origin)
+    assert len(pool._retired) <= 1_024
+    assert pool.give(4_999, "x") == "x"

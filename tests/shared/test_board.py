@@ -11,7 +11,7 @@ import pytest
 
 from minato.errors import MinatoError
 from minato.shared.board import Board, Counter
-from minato.shared.layout import CELL_BYTES, LINE_CELLS, Layout
+from minato.shared.layout import CELL_BYTES, LINE_CELLS, Header, Layout
 
 KEYS = ("http://127.0.0.1:9001/health", "http://127.0.0.1:9002/health", "https://[::1]:9003/é")
 
@@ -248,3 +248,47 @@ def test_creating_and_unlinking_starts_no_tracker_process_and_leaves_nothing() -
 def test_a_board_that_makes_no_sense_is_refused(slots: int, keys: tuple[str, ...]) -> None:
     with pytest.raises(ValueError, match="distinct"):
         Board.create(slots=slots, upstream_keys=keys, serial=905)
+
+
+@pytest.fixture
+def spacious() -> Iterator[Board]:
+    made = Board.create(slots=1, upstream_keys=["a"], serial=906, spare=2, key_bytes=40)
+    yield made
+    made.unlink()
+    made.close()
+
+
+def test_spare_columns_have_no_key_until_they_are_given_one(spacious: Board) -> None:
+    assert spacious.upstream_keys == ("a", "", "")
+    spacious.set_key(2, "http://name.test:80/ [10.0.0.1]")
+    spacious.set_key(0, "")
+    expected = ("", "", "http://name.test:80/ [10.0.0.1]")
+    assert spacious.upstream_keys == expected
+    attached = Board.attach(spacious.name)
+    assert attached.upstream_keys == expected
+    attached.close()
+
+
+def test_column_that_changes_hands_is_down(spacious: Board) -> None:
+    spacious.set_health(0, True)
+    spacious.set_key(0, "b")
+    assert not spacious.is_healthy(0)
+
+
+def test_key_too_long_for_its_room_or_there_already_is_refused_and_changes_nothing(spacious: Board) -> None:
+    with pytest.raises(ValueError, match="do not fit"):
+        spacious.set_key(1, "x" * 500)
+    with pytest.raises(ValueError, match="already"):
+        spacious.set_key(1, "a")
+    assert spacious.upstream_keys == ("a", "", "")
+
+
+def test_every_spare_column_has_room_for_the_longest_key(spacious: Board) -> None:
+    for column in range(3):
+        spacious.set_key(column, f"{column}".ljust(40, "x"))
+
+
+def test_keys_that_are_being_written_are_not_read(spacious: Board) -> None:
+    spacious._cells[Header.EDITION] += 1
+    with pytest.raises(MinatoError, match="being written"):
+        Board.attach(spacious.name)

@@ -10,6 +10,8 @@ import pytest
 
 from .harness import App, Minato, Origin, free_port, make_config, service
 from .harness.config import UpstreamLike
+from .harness.names import Names
+from .harness.proxy import BIN
 from .harness.tls import Authority
 
 StartMinato = Callable[..., Minato]
@@ -32,13 +34,18 @@ class Instances:
         env: dict[str, str] | None = None,
         service_keys: dict[str, Any] | None = None,
         wait_ready: bool = True,
+        names: Names | None = None,
         **sections: Any,
     ) -> Minato:
-        """Start minato before these upstreams, on a free port, for the host test.local; or with given services."""
+        """Start minato before these upstreams, on a free port, for the host test.local; or with given services.
+
+        With ``names`` it asks them, not the system.
+        """
         if services is None:
             services = [service(free_port(), upstreams, **(service_keys or {}))]
         config = make_config(services, **sections)
-        instance = Minato(self._directory(), config, workers=workers, arguments=arguments, env=env)
+        program = names.program if names is not None else (str(BIN),)
+        instance = Minato(self._directory(), config, workers=workers, arguments=arguments, env=env, program=program)
         self._running.append(instance)
         return instance.wait_ready() if wait_ready else instance
 

@@ -41,13 +41,15 @@ class App(Origin):
         next_event: release it once for every event /events is to send; set `ended` first to end the stream.
     """
 
-    def __init__(self, *, name: str = "app", tls: ssl.SSLContext | None = None, host: str = "127.0.0.1") -> None:
+    def __init__(
+        self, *, name: str = "app", tls: ssl.SSLContext | None = None, host: str = "127.0.0.1", port: int = 0
+    ) -> None:
         self.routes: dict[bytes, Route | bytes] = {}
         self.gate = threading.Event()
         self.next_event = threading.Semaphore(0)
         self.ended = False
         self.hits: dict[bytes, int] = {}
-        super().__init__(self._serve_app, tls=tls, host=host, name=name)
+        super().__init__(self._serve_app, tls=tls, host=host, port=port, name=name)
 
     def _serve_app(self, connection: OriginConnection) -> None:
         while (request := connection.read_head()) is not None:

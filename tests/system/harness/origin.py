@@ -175,7 +175,13 @@ class Origin:
     """
 
     def __init__(
-        self, script: Script, *, tls: ssl.SSLContext | None = None, host: str = "127.0.0.1", name: str = "origin"
+        self,
+        script: Script,
+        *,
+        tls: ssl.SSLContext | None = None,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        name: str = "origin",
     ) -> None:
         self.script = script
         self.name = name
@@ -190,7 +196,7 @@ class Origin:
         self._open: set[OriginConnection] = set()
         self._change = threading.Condition()
         self._listener: socket.socket | None = None
-        self.port = 0
+        self.port = port
         self.start()
 
     @property

@@ -54,6 +54,7 @@ class Minato:
         arguments: Sequence[str] = (),
         env: Mapping[str, str] | None = None,
         command: str = "run",
+        program: Sequence[str] = (str(BIN),),
     ) -> None:
         self.directory = directory
         self.config_path = directory / "config.yaml"
@@ -67,7 +68,7 @@ class Minato:
         self.stdout_path = directory / "stdout"
         with self.stdout_path.open("ab") as stdout:
             self.process = subprocess.Popen(
-                [sys.executable, str(BIN), *([command] if command else []), *options, *arguments],
+                [sys.executable, *program, *([command] if command else []), *options, *arguments],
                 cwd=directory,
                 env={**os.environ, **(env or {})},
                 stdin=subprocess.DEVNULL,
