@@ -5,25 +5,23 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import threading
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from minato.config.model import Config, HealthConfig, Upstream
 from minato.control.admin.endpoint import AdminEndpoint
-from minato.control.generation import SPARE_ROWS, Generation, WorkerState
+from minato.control.generation import SPARE_ROWS, Generation, WorkerState, make_generation
 from minato.control.listeners import Listeners
+from minato.control.preparing import Addresses, Preparing
 from minato.control.supervisor import Supervisor
 from minato.decide.rollover import Facts, Phase, Preparation, Rollover, Step
-from minato.errors import BootError, ConfigError
-from minato.net.resolve import ResolvedAddress, resolve_upstreams
+from minato.errors import BootError
+from minato.net.resolve import ResolvedAddress
 from minato.shared.board import Board
 
 log = logging.getLogger("minato.rollover")
-
-Addresses = Mapping[str, tuple[ResolvedAddress, ...]]
 
 # What the first round of probes may take beyond the timeouts of one probe: the thread's own time for many upstreams.
 PROBE_SLACK_S = 1.0
@@ -42,38 +40,19 @@ class Checker(Protocol):
     def stop(self) -> None: ...
 
 
-class Preparing:
-    """Reads a config and resolves its names on a thread of its own: a resolver may take seconds.
+@dataclass(slots=True)
+class Wish:
+    """What rollovers that were asked for, and have not begun, are about; all together make one.
 
     Attributes:
-        status: how far it is; read by the main thread, written last by the other one.
+        reads_file: with the config read anew.
+        workers: with so many workers, rather than as many as the config asks for.
+        is_return: with the config of the generation in reserve; a config read anew goes before it.
     """
 
-    def __init__(self, load: Callable[[], Config], known: Addresses) -> None:
-        self.status = Preparation.PENDING
-        self._load = load
-        self._known = known
-        self._result: tuple[Config, Addresses] | None = None
-        threading.Thread(target=self._work, name="minato-prepare", daemon=True).start()
-
-    def result(self) -> tuple[Config, Addresses]:
-        """Return the config and its addresses, once the status is DONE."""
-        assert self._result is not None, f"the preparation is {self.status.value}"
-        return self._result
-
-    def _work(self) -> None:
-        status = Preparation.FAILED
-        try:
-            config = self._load()
-            self._result = (config, resolve_upstreams(config, self._known))
-            status = Preparation.DONE
-        except ConfigError as error:
-            for problem in error.problems:
-                log.error("%s", problem.render(error.file))
-        except Exception:
-            log.error("cannot read the config", exc_info=True)
-        finally:
-            self.status = status
+    reads_file: bool = False
+    workers: int | None = None
+    is_return: bool = False
 
 
 class RolloverDriver:
@@ -112,10 +91,12 @@ class RolloverDriver:
         self._on_over = on_over
         self._plan = Rollover()
         self._serial = 0
+        self._note = ""
         self._next: Generation | None = None
         self._old: Generation | None = None
         self._preparing: Preparing | None = None
-        self._wanted_workers: int | None = None
+        self._wish = Wish()
+        self._work = Wish()
         self._is_waiting_logged = False
         self._steps: dict[Step, Callable[[], None]] = {
             Step.PREPARE: self._prepare,
@@ -131,6 +112,11 @@ class RolloverDriver:
         """Whether a rollover is going on."""
         return self._plan.phase is not Phase.IDLE
 
+    @property
+    def note(self) -> str:
+        """What is to be known of the serving generation besides that it serves; mostly empty."""
+        return self._note
+
     def request(self, workers: int | None = None) -> None:
         """Ask for a rollover; during one, it follows that one.
 
@@ -139,11 +125,13 @@ class RolloverDriver:
         """
         if not self._plan.request():
             log.info("a reload is going on; one more follows it")
-        self._wanted_workers = workers
+        self._wish.reads_file |= workers is None
+        self._wish.workers = workers
         self._is_waiting_logged = False
 
     def advance(self) -> None:
         """Take every step that can be taken now."""
+        self._watch_crashes()
         while (step := self._plan.next_step(self._facts(), self._probe_timeout_s())) is not Step.WAIT:
             self._steps[step]()
         if self._plan.is_requested and not self.is_busy and not self._is_waiting_logged:
@@ -155,11 +143,30 @@ class RolloverDriver:
         self._plan.cancel()
         self._preparing = None
 
+    def _watch_crashes(self) -> None:
+        """Go back to the config that served before, where the workers of the new one crash again and again."""
+        probation, current = self._supervisor.fleet.probation, self._supervisor.current
+        if self.is_busy or self._plan.is_requested or current is None or not probation.is_lost():
+            return
+        assert probation.reserve is not None
+        self._note = (
+            f"generation {current.number} crashed again and again; the config of generation "
+            f"{probation.reserve.number} serves in its place"
+        )
+        log.error(
+            "generation %d is given up: %d of its workers crashed within %.1f s; going back to the config of "
+            "generation %d, which served well. Mend the config file and reload",
+            *(current.number, probation.crashes),
+            *(probation.seconds_served(self._supervisor.now_s), probation.reserve.number),
+        )
+        self._wish.is_return = True
+        self._plan.request()
+
     def _facts(self) -> Facts:
         generation, old = self._next, self._old
         probing = self._plan.phase is Phase.PROBING
         return Facts(
-            mono_s=time.monotonic(),
+            mono_s=self._supervisor.now_s,
             preparation=self._preparing.status if self._preparing else Preparation.PENDING,
             is_probed=probing and self._checker.wait_first_round(0.0),
             wanted=generation.target if generation else 0,
@@ -174,21 +181,24 @@ class RolloverDriver:
 
     def _prepare(self) -> None:
         current = self._supervisor.current
+        reserve = self._supervisor.fleet.probation.reserve
+        wish, self._work, self._wish = self._wish, self._wish, Wish()
+        wish.is_return = wish.is_return and not wish.reads_file and reserve is not None
         if current is None:
             config = self._config
             self._preparing = Preparing(lambda: config, {})
-        elif self._wanted_workers is not None:
-            config = current.config
-            self._preparing = Preparing(lambda: config, current.addresses)
-        else:
+        elif wish.reads_file:
             log.info("reloading %s", current.config.path)
             self._preparing = Preparing(self._load, current.addresses)
+        else:
+            model = reserve if wish.is_return and reserve is not None else current
+            self._preparing = Preparing(lambda: model.config, model.addresses)
         self._on_begun()
 
     def _bind(self) -> None:
         assert self._preparing is not None
         config, addresses = self._preparing.result()
-        target = self._wanted_workers or self._count_workers(config)
+        target = self._work.workers or self._count_workers(config)
         bound = []
         self._serial += 1
         try:
@@ -204,7 +214,7 @@ class RolloverDriver:
             self._abandon()
             return
         self._config = config
-        self._next = Generation(self._serial, config, target, board, addresses, bound=bound)
+        self._next = make_generation(self._serial, config, target, board, addresses, bound)
         self._supervisor.add(self._next)
         self._watch([self._next, self._supervisor.current])
 
@@ -217,15 +227,17 @@ class RolloverDriver:
                 return
 
     def _switch(self) -> None:
-        generation, old = self._next, self._supervisor.current
+        generation = self._next
         assert generation is not None
-        self._supervisor.current = generation
+        is_return = self._work.is_return
+        old = self._supervisor.fleet.switch(generation, self._supervisor.now_s, is_return=is_return)
+        if not is_return:
+            self._note = ""
         # The workers of the old generation hold the sockets of dropped addresses, too: they accept what waits in them
         # and close them.
         self._listeners.keep_only(generation.config.listen_addresses())
         self._admin.serve(generation.config.admin.listen)
         generation.bound.clear()
-        generation.died = 0
         self._supervisor.lend()
         if old is not None:
             self._supervisor.drain(old.workers.values(), generation.config.timeouts.drain_s)
@@ -271,8 +283,7 @@ class RolloverDriver:
         self._next = None
         self._old = None
         self._preparing = None
-        if not self._plan.is_requested:
-            self._wanted_workers = None
+        self._work = Wish()
         self._on_over(self._supervisor.current)
 
 

@@ -132,7 +132,7 @@ class Worker:
     def __init__(self, plan: WorkerPlan, server_factory: ServerFactory) -> None:
         self._plan = plan
         self._state = _State.SERVING
-        self._loop = loop = Loop()
+        self._loop = loop = Loop(forgives_pauses=True)
         self._signals = SignalQueue(loop)
         self._signals.install(_CAUGHT, _IGNORED)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
