@@ -174,6 +174,7 @@ class RolloverDriver:
             died=generation.died if generation else 0,
             accepting=sum(worker.is_accepting for worker in old.workers.values()) if old else 0,
             draining=self._supervisor.draining(),
+            is_stranded=self._supervisor.fleet.is_stranded(self._supervisor.now_s),
         )
 
     def _probe_timeout_s(self) -> float:

@@ -174,7 +174,7 @@ class Supervisor:
             return
         for slot in self.fleet.vacancies(self._loop.now_s):
             self.fork(generation, slot)
-        surplus = self.fleet.surplus()
+        surplus = self.fleet.surplus(self._loop.now_s)
         if surplus:
             self.lend()  # first: whoever comes while the surplus drains is accepted by the others
             self.drain(surplus, generation.config.timeouts.drain_s)

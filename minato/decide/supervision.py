@@ -64,6 +64,11 @@ class Supervision(Generic[G, W]):
         """Return how many generations but the current one have workers."""
         return sum(generation is not self.current for generation in self.generations)
 
+    def is_stranded(self, mono_s: float) -> bool:
+        """Tell whether the current generation has no worker left that serves."""
+        current = self.current
+        return current is not None and not any(self._attends(worker, mono_s) for worker in current.workers.values())
+
     # -- what happened
 
     def note_forked(self, generation: G, worker: W) -> None:
@@ -124,10 +129,17 @@ class Supervision(Generic[G, W]):
         """Return the slots of the current generation that want a worker now."""
         return self.current.vacant_slots(mono_s) if self.current is not None else []
 
-    def surplus(self) -> list[W]:
-        """Return the workers of the current generation that are more than it should have; they are to drain."""
+    def surplus(self, mono_s: float) -> list[W]:
+        """Return the workers of the current generation that are more than it should have; they are to drain.
+
+        They stay as long as no other serves: those that are to stay may all have died just now.
+        """
         generation = self.current
-        return [worker for worker in generation.serving() if worker.slot >= generation.target] if generation else []
+        if generation is None or not any(
+            worker.slot < generation.target and self._attends(worker, mono_s) for worker in generation.workers.values()
+        ):
+            return []
+        return [worker for worker in generation.serving() if worker.slot >= generation.target]
 
     def loans(self, slots: Iterable[int], mono_s: float) -> list[Loan[W]]:
         """Return who is to accept from the sockets of slots that nobody attends to, and who no longer is to.
