@@ -234,17 +234,28 @@ class RolloverDriver:
         old = self._supervisor.fleet.switch(generation, self._supervisor.now_s, is_return=is_return)
         if not is_return:
             self._note = ""
-        # The workers of the old generation hold the sockets of dropped addresses, too: they accept what waits in them
-        # and close them.
-        self._listeners.keep_only(generation.config.listen_addresses())
+        if old is not None:
+            self._drop_addresses(generation, old)
         self._admin.serve(generation.config.admin.listen)
         generation.bound.clear()
         self._supervisor.lend()
         if old is not None:
             self._supervisor.drain(old.workers.values(), generation.config.timeouts.drain_s)
+            self._supervisor.shed()
             self._supervisor.bury_if_empty(old)
         self._old = old
         self._watch([generation])
+
+    def _drop_addresses(self, generation: Generation, old: Generation) -> None:
+        """Close the master's sockets of addresses that the new generation has no more.
+
+        The old workers hold them, too: they accept what waits in them, and who is about to connect, and close them.
+        """
+        kept = generation.config.listen_addresses()
+        dropped = [address for address in self._listeners.addresses() if address not in kept]
+        self._listeners.invite_nobody(dropped)
+        self._supervisor.linger(old.workers.values(), dropped)
+        self._listeners.keep_only(kept)
 
     def _finish(self) -> None:
         generation = self._next

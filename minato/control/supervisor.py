@@ -8,10 +8,11 @@ import logging
 import os
 import random
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from minato.config.model import ListenAddress
 from minato.control.boards import Boards
 from minato.control.channel import Channel, ChannelClosedError, Message, Verb
 from minato.control.deaths import Coroner, Death
@@ -213,6 +214,20 @@ class Supervisor:
         """Tell workers to accept no more and end when all is finished, at the latest after so many seconds."""
         for worker in self.fleet.drain(workers, deadline_s, self._loop.now_s):
             worker.channel.send(Message(Verb.DRAIN, seconds=deadline_s))
+
+    def linger(self, workers: Iterable[WorkerHandle], dropped: Sequence[ListenAddress]) -> None:
+        """Tell workers, which are to drain next, for which addresses they have no successor."""
+        for worker in workers:
+            listeners = self._listeners.of_slot(worker.slot, dropped)
+            if listeners and worker.is_serving:
+                worker.channel.send(Message(Verb.LINGER, listeners=listeners))
+
+    def shed(self) -> None:
+        """Have all generations that drain, but the newest of them, let go of what they have stored."""
+        older = [generation for generation in self.generations if generation is not self.current][:-1]
+        for generation in older:
+            for worker in generation.workers.values():
+                worker.channel.send(Message(Verb.SHED))
 
     def close_idle(self) -> None:
         """Tell every worker, draining by now, to close connections that nothing is under way on."""

@@ -11,11 +11,11 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from minato.caching.purge import PurgeRequest
-from minato.config import Config, load_config
+from minato.config import Config, ListenAddress, load_config
 from minato.control.boards import Boards
 from minato.control.health import HealthChecker
 from minato.control.master import Master
@@ -85,6 +85,12 @@ class StandInServer:
 
     def close_idle(self) -> None:
         """It keeps no idle connections."""
+
+    def shed(self) -> None:
+        os.write(2, b"standin: shed\n")
+
+    def linger(self, addresses: Collection[ListenAddress], on_lingered: Callable[[], None]) -> None:
+        self._loop.call_soon(on_lingered)
 
     def drain(self, deadline_s: float, on_drained: Callable[[], None], *, sweep: bool = False) -> None:
         self._is_draining = True
