@@ -267,7 +267,7 @@ class Loop:
             if self._first is not None:
                 events.insert(0, (self._first, READ))
             if self._forgives_pauses:
-                now_s = self._forgive(now_s - last_s - max(wait_s, self._expected_s))
+                now_s = self._forgive(now_s - last_s, max(wait_s, self._expected_s))
         for fd, mask in events:
             if removed and fd in removed:
                 continue
@@ -330,13 +330,17 @@ class Loop:
         now_s = self.now_s = time.monotonic() - self._paused_s
         self.wall_s = time.time()
         if self._forgives_pauses and now_s - last_s >= _PAUSE_S:
-            self._forgive(now_s - last_s - self._expected_s)
+            self._forgive(now_s - last_s, self._expected_s)
 
-    def _forgive(self, late_s: float) -> float:
-        """Set the clock back by a pause; return what it says then. Less than a second is a busy machine, and counts."""
-        if late_s >= _PAUSE_S:
-            self._paused_s += late_s
-            self.now_s -= late_s
+    def _forgive(self, passed_s: float, expected_s: float) -> float:
+        """Set the clock back by a pause; return what it says then. Less than a second is a busy machine, and counts.
+
+        How long the wait lasted before the pause nobody knows: it does not count either, lest the timer that ended it
+        come up at once.
+        """
+        if passed_s - expected_s >= _PAUSE_S:
+            self._paused_s += passed_s
+            self.now_s -= passed_s
         return self.now_s
 
     def _wait_s(self, max_wait_s: float) -> float:

@@ -13,7 +13,7 @@ import psutil
 
 from minato.decide.rollover import MAX_DRAINING_GENERATIONS
 
-from .harness import App, Client, Minato, fetch, make_config, request_bytes, service, wait_until
+from .harness import App, Client, Minato, OriginConnection, fetch, make_config, request_bytes, service, wait_until
 
 StartMinato = Callable[..., Minato]
 MakeApp = Callable[..., App]
@@ -62,10 +62,24 @@ def test_worker_that_takes_too_much_memory_is_replaced_but_not_over_and_over(
     )
 
 
+def hold_probes(app: App) -> tuple[threading.Event, threading.Event]:
+    """Have probes wait for their answer. Returns what says that one does, and what lets them all go on."""
+    answer_probe = app._answer_probe
+    probed, answer = threading.Event(), threading.Event()
+
+    def hold(connection: OriginConnection) -> None:
+        probed.set()
+        answer.wait(20)
+        answer_probe(connection)
+
+    app._answer_probe = hold  # type: ignore[method-assign]
+    return probed, answer
+
+
 def test_group_that_stood_still_takes_nobody_for_late(minato: StartMinato, origin: MakeApp) -> None:
     """The machine was suspended: no worker is killed, no upstream taken down, no request in flight given up."""
     app = origin(name="a")
-    health = {"interval": 0.3, "http_timeout": 0.6}
+    health = {"interval": 0.3, "http_timeout": 1.5}
     timeouts = {"heartbeat": 1, "response": 2, "client_idle": 2, "client_header": 2, "drain": 2}
     instance = minato(app, workers=2, health=health, timeouts=timeouts)
     pids = instance.worker_pids()
@@ -74,10 +88,13 @@ def test_group_that_stood_still_takes_nobody_for_late(minato: StartMinato, origi
         half.send(request_bytes()[:20])
         waiting.send(request_bytes(target=b"/slow"))
         app.wait_requests(2)
+        probed, answer = hold_probes(app)
+        assert probed.wait(5)
         os.killpg(instance.pid, signal.SIGSTOP)
         time.sleep(3)  # there is no event: nothing happens, and that for longer than any timeout
         os.killpg(instance.pid, signal.SIGCONT)
-        time.sleep(0.4)  # whoever wanted to be late would be late now
+        time.sleep(0.5)  # whoever wanted to be late would be late now
+        answer.set()
         assert idle.request().status == 200
         half.send(request_bytes()[20:])
         assert half.receive().status == 200
