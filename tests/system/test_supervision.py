@@ -14,6 +14,7 @@ import psutil
 from minato.decide.rollover import MAX_DRAINING_GENERATIONS
 
 from .harness import App, Client, Minato, OriginConnection, fetch, make_config, request_bytes, service, wait_until
+from .harness.proxy import rss_bytes
 
 StartMinato = Callable[..., Minato]
 MakeApp = Callable[..., App]
@@ -180,3 +181,23 @@ def test_storm_of_reloads_loses_no_request_and_closes_no_idle_connection(minato:
     for client in idle:
         client.close()
     wait_until(lambda: len(instance.generations()) == 1, "the old generations to end")
+
+
+def test_memory_of_generations_that_pile_up_is_given_back(minato: StartMinato, origin: MakeApp) -> None:
+    app = origin(name="a")
+    body = b"HTTP/1.1 200 OK\r\nCache-Control: max-age=600\r\nContent-Length: 1000000\r\n\r\n" + bytes(1_000_000)
+    instance = minato(app, cache={"enabled": True, "max_body_size": 2_000_000, "capacity": 100})
+    for number in range(40):
+        app.routes[b"/%d" % number] = body
+        assert len(fetch(instance.port, b"/%d" % number).body) == 1_000_000
+    (first,) = instance.workers()
+    with instance.client() as slow:
+        slow.send(request_bytes(target=b"/slow"))
+        app.wait_for(lambda: any(request.target == b"/slow" for request in app.requests), "the request")
+        full_bytes = rss_bytes(first)
+        instance.reload()
+        assert rss_bytes(first) > full_bytes - 10_000_000, "one reload takes no cache away from whoever is served yet"
+        instance.reload()
+        wait_until(lambda: rss_bytes(first) < full_bytes - 30_000_000, "the memory to be given back")
+        app.gate.set()
+        assert slow.receive().body == b"slow\n"
