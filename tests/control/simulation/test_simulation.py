@@ -11,7 +11,8 @@ from minato.decide.crew import Crew, Member, WorkerState
 from minato.decide.probation import Probation
 from minato.decide.rollover import PREPARE_TIMEOUT_S, Phase, Rollover, Step
 from minato.decide.supervision import Supervision
-from tests.control.simulation.course import patched, run_course
+from tests.control.simulation.course import TURN_S, Course, patched, run_course
+from tests.control.simulation.world import Plan
 
 COURSES = 1200
 
@@ -30,6 +31,25 @@ def test_whatever_happens(block: int) -> None:
     assert any(world.killed for world in worlds)
     assert any(world.returns for world in worlds)
     assert any(world.recycled for world in worlds)
+
+
+@pytest.mark.parametrize("order", [(None, 4), (4, None)])
+def test_new_config_and_one_worker_more_asked_for_together_are_both_had(order: tuple[int | None, int | None]) -> None:
+    course = Course(1)
+    course.world.write_file(Plan(2))
+    with patched(course.world.patches()):
+        course.world.driver.request()
+        course.settle()
+        course.world.write_file(Plan(3))
+        course.world.driver.request()  # it begins, and what is asked for from now on makes one more
+        course.step(TURN_S)
+        course.world.write_file(Plan(1, drain_s=7.0))
+        for workers in order:
+            course.world.driver.request(workers)
+        course.settle()
+        generation = course.world.supervisor.current
+        assert generation is not None and generation.config.timeouts.drain_s == 7.0
+        assert generation.target == (4 if order[-1] == 4 else 1), "whoever came last says how many"
 
 
 def never(*_: object, **__: object) -> bool:
