@@ -123,11 +123,14 @@ class RolloverDriver:
         Args:
             workers: with so many workers and the config as it is, rather than with the config read anew.
         """
-        if not self._plan.request():
-            log.info("a reload is going on; one more follows it")
+        is_first = not self._plan.is_requested
+        can_begin = self._plan.request()
+        if is_first:  # of a storm, one is told about
+            self._is_waiting_logged = False
+            if not can_begin:
+                log.info("a reload is going on; one more follows it")
         self._wish.reads_file |= workers is None
         self._wish.workers = workers
-        self._is_waiting_logged = False
 
     def advance(self) -> None:
         """Take every step that can be taken now."""
