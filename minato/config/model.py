@@ -177,6 +177,26 @@ class AdminConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class RecycleConfig:
+    """After what a worker is replaced by a fresh one; 0 means never.
+
+    Attributes:
+        requests: that it has served.
+        memory_bytes: that it takes (RSS).
+        jitter: which part of these, at random, is taken off for each worker, so that they do not go together.
+    """
+
+    requests: int = 0
+    memory_bytes: int = 0
+    jitter: float = 0.1
+
+    @property
+    def is_on(self) -> bool:
+        """Whether any worker is ever replaced for what it has done or takes."""
+        return bool(self.requests or self.memory_bytes)
+
+
+@dataclass(frozen=True, slots=True)
 class ForwardedConfig:
     """Who the client is where a proxy stands in front, and what upstreams are told of it.
 
@@ -318,6 +338,7 @@ class Config:
     health: HealthConfig = field(default_factory=HealthConfig)
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
+    recycle: RecycleConfig = field(default_factory=RecycleConfig)
     access_log: AccessLogConfig = field(default_factory=AccessLogConfig)
     admin: AdminConfig = field(default_factory=AdminConfig)
     trusted_proxies: tuple[IPv4Network | IPv6Network, ...] = ()

@@ -22,6 +22,7 @@ from minato.config.model import (
     LogFormat,
     ProxyProtocol,
     QueueConfig,
+    RecycleConfig,
     RetryBudgetConfig,
     Timeouts,
 )
@@ -140,6 +141,14 @@ _RETRY_BUDGET = Section(
     # A request is retried a hundred times at the most: from there on nothing is held back.
     {"share": Key("share", number(0, 100)), "min_per_second": Key("min_per_s", number(0, 1_000_000))},
 )
+_RECYCLE = Section(
+    RecycleConfig,
+    {
+        "requests": Key("requests", whole_number(0, 1_000_000_000_000)),
+        "memory": Key("memory_bytes", whole_number(0, _MAX_BODY_BYTES)),
+        "jitter": Key("jitter", number(0, 1)),
+    },
+)
 _ACCESS_LOG = Section(AccessLogConfig, {"path": Key("path", log_path), "format": Key("format", member_of(LogFormat))})
 _FORWARDED = Section(ForwardedConfig, {"believe": Key("believe", member_of(ClientField)), "send": Key("send", boolean)})
 _DNS = Section(
@@ -158,6 +167,7 @@ SECTIONS: Mapping[str, Section] = {
     "health": _HEALTH,
     "timeouts": _TIMEOUTS,
     "limits": _LIMITS,
+    "recycle": _RECYCLE,
     "access_log": _ACCESS_LOG,
     "admin": _ADMIN,
     "forwarded": _FORWARDED,

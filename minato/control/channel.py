@@ -30,6 +30,8 @@ class Verb(enum.Enum):
     """What a message asks for or says."""
 
     DRAIN = "drain"  # master to worker: accept no more, finish what is there within `seconds`
+    LINGER = "linger"  # master to worker, before DRAIN: the addresses of `listeners` are dropped; see Server.drain
+    SHED = "shed"  # master to worker, draining: let go of what is stored, for older generations pile up
     CLOSE_IDLE = "close idle"  # master to worker, draining: nobody comes after it, so idle connections need not stay
     STOP = "stop"  # master to worker: end now
     REOPEN_LOGS = "reopen logs"  # master to worker
@@ -51,7 +53,7 @@ class Message:
         verb: what it is about.
         slot: whose sockets, for BORROW and GIVE_BACK.
         seconds: the deadline of DRAIN, from now.
-        listeners: the sockets of BORROW. The receiver owns its copies.
+        listeners: the sockets of BORROW and LINGER. The receiver owns its copies.
         serial: which purge, for PURGE and PURGED; which change, for ADDRESSES and ADDRESSED.
         count: how many stored responses PURGED found.
         purges: what PURGE asks for; all of it has to fit into MAX_MESSAGE_BYTES.

@@ -27,6 +27,8 @@ SCAN_GAP_S = 0.02
 # Between two turns the thread holds nothing for at least this long, so that a fork need not fight for the lock.
 REST_S = 0.001
 ERROR_REST_S = 0.1
+# The thread looks at the clock this often at the least, so that time in which it did not run is known for that.
+LOOK_S = 1.0
 FIRST_ROUND_GRACE_S = 1.0
 
 # What the kernel sends to the thread that did wrong stays open, for faulthandler to report.
@@ -75,7 +77,7 @@ class HealthChecker:
         """
         self.fork_lock = threading.RLock()
         try:
-            self._loop = Loop()
+            self._loop = Loop(forgives_pauses=True)
             self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         except OSError as error:
             raise BootError(f"cannot start the health checks: {(error.strerror or str(error)).lower()}") from error
@@ -116,7 +118,7 @@ class HealthChecker:
         While an old generation of workers still runs, pass the upstreams of both: what is left out is watched no more.
         """
         with self.fork_lock:
-            self._loop.next_wait_s()  # timers are set by the loop's clock, which stood still while the thread waited
+            self._loop.refresh()  # timers are set by the loop's clock, which stood still while the thread waited
             self._round_bound_s = config.tcp_timeout_s + config.http_timeout_s
             tls = make_tls_context() if any(upstream.scheme == "https" for upstream in upstreams.values()) else None
             for key in self._watches.keys() - upstreams.keys():
@@ -190,7 +192,7 @@ class HealthChecker:
         while True:
             with self.fork_lock:
                 rest_s = self._turn()
-                wait_s = self._loop.next_wait_s()
+                wait_s = self._loop.next_wait_s(LOOK_S)
             # Asked after the turn, which may have read away the wake of stop(); one that comes later ends the wait.
             if self._is_stopping:
                 return

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 from minato.config.model import ListenAddress
 from minato.errors import BootError
 from minato.net.bound import BoundListener
+from minato.net.syn_filter import invite_nobody
 
 log = logging.getLogger("minato.listeners")
 
@@ -80,6 +81,13 @@ class Listeners:
         """Close the sockets that a ``bind`` made, which have served nobody."""
         for key in keys:
             self._sockets.pop(key).sock.close()
+
+    def invite_nobody(self, addresses: Iterable[ListenAddress]) -> None:
+        """Let nobody connect to these addresses any more; who has begun to is still let in."""
+        dropped = set(addresses)
+        for (_, address), listener in self._sockets.items():
+            if address in dropped:
+                invite_nobody(listener.sock)
 
     def keep_only(self, addresses: Iterable[ListenAddress]) -> None:
         """Close the master's copies of all other addresses' sockets; workers that hold one still accept from it."""

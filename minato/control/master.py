@@ -21,9 +21,10 @@ from minato.control.purges import Purges
 from minato.control.resolver import Lookup
 from minato.control.rollover import Checker, RolloverDriver, count_cpus
 from minato.control.signals import MASTER_SIGNALS, SignalQueue
-from minato.control.supervisor import STOP_GRACE_S, Supervisor
+from minato.control.supervisor import Supervisor
 from minato.control.system import PidFile, notify_service_manager, raise_open_files_limit, say, say_ready
 from minato.control.worker import ServerFactory
+from minato.decide.supervision import STOP_GRACE_S
 from minato.errors import BootError
 from minato.net.loop import Loop
 from minato.shared.board import remove_leftovers
@@ -77,8 +78,9 @@ class Master:
         self._pid_file = PidFile(pid_file) if pid_file else None
         self._state = _State.RUNNING
         self._is_ready = False
+        self._told_note = ""
         self._exit_status = 0
-        self._loop = Loop()
+        self._loop = Loop(forgives_pauses=True)
         self._signals = SignalQueue(self._loop)
         self._listeners = Listeners()
         self._boards = Boards()
@@ -135,6 +137,8 @@ class Master:
                     self._rollover.advance()
                     self._supervisor.manage()
                     self._supervisor.lend()
+                    if not self._rollover.is_busy:
+                        self._supervisor.recycle()
         except BootError as error:
             say(f"minato: {error}")
             self._exit_status = 1
@@ -157,7 +161,8 @@ class Master:
         self._rollover.request()
 
     def _obey_signals(self) -> None:
-        while (number := self._signals.take()) is not None:
+        # Those that are there now: a flood of signals must not keep the master from its other work.
+        for number in self._signals.take_all():
             action = self._on_signal.get(number)
             if action is not None:
                 action()
@@ -233,15 +238,15 @@ class Master:
     def _serving_generation(self) -> Generation | None:
         return self._supervisor.current if self._state is _State.RUNNING else None
 
-    def _health(self) -> tuple[str, int]:
-        """Return what there is to say to a health check, and how many workers serve."""
+    def _health(self) -> tuple[str, int, str]:
+        """Return what there is to say to a health check, how many workers serve, and what else is to be known."""
         if self._state is not _State.RUNNING:
-            return "stopping", 0
+            return "stopping", 0, ""
         current = self._supervisor.current
         if current is None:
-            return "starting", 0
+            return "starting", 0, ""
         workers = current.count(WorkerState.READY)
-        return ("ok" if workers else "no worker serves"), workers
+        return ("ok" if workers else "no worker serves"), workers, self._rollover.note
 
     def _reopen_logs(self) -> None:
         log.info("reopening the access log")
@@ -262,11 +267,18 @@ class Master:
             raise BootError("cannot start; the log above says why")
         if self._is_ready:
             notify_service_manager("READY=1")
+            self._tell_note()
             return
         self._is_ready = True
         say_ready(serving.target, serving.config.listen_addresses())
         if self._on_ready is not None:
             self._on_ready()
+
+    def _tell_note(self) -> None:
+        """Have the service manager show what is to be known of the serving generation, or nothing any more."""
+        told, self._told_note = self._told_note, self._rollover.note
+        if told != self._told_note:
+            notify_service_manager(f"STATUS={self._told_note}")
 
     def _clean_up(self) -> None:
         """Leave nothing behind, whatever ended the main loop: no worker, no segment, no pid file."""

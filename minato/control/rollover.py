@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from typing import Protocol
 
 from minato.config.model import Config, HealthConfig, Upstream
 from minato.control.admin.endpoint import AdminEndpoint
-from minato.control.generation import SPARE_ROWS, Generation, WorkerState
+from minato.control.generation import SPARE_ROWS, Generation, WorkerState, make_generation
 from minato.control.listeners import Listeners
 from minato.control.naming import Naming
 from minato.control.preparing import Preparing
@@ -41,6 +41,21 @@ class Checker(Protocol):
     def forget(self) -> None: ...
     def wake(self) -> None: ...
     def stop(self) -> None: ...
+
+
+@dataclass(slots=True)
+class Wish:
+    """What rollovers that were asked for, and have not begun, are about; all together make one.
+
+    Attributes:
+        reads_file: with the config read anew.
+        workers: with so many workers, rather than as many as the config asks for.
+        is_return: with the config of the generation in reserve; a config read anew goes before it.
+    """
+
+    reads_file: bool = False
+    workers: int | None = None
+    is_return: bool = False
 
 
 class RolloverDriver:
@@ -82,10 +97,12 @@ class RolloverDriver:
         self._on_over = on_over
         self._plan = Rollover()
         self._serial = 0
+        self._note = ""
         self._next: Generation | None = None
         self._old: Generation | None = None
         self._preparing: Preparing | None = None
-        self._wanted_workers: int | None = None
+        self._wish = Wish()
+        self._work = Wish()
         self._is_waiting_logged = False
         self._steps: dict[Step, Callable[[], None]] = {
             Step.PREPARE: self._prepare,
@@ -106,19 +123,29 @@ class RolloverDriver:
         """Whether a rollover is going on."""
         return self._plan.phase is not Phase.IDLE
 
+    @property
+    def note(self) -> str:
+        """What is to be known of the serving generation besides that it serves; mostly empty."""
+        return self._note
+
     def request(self, workers: int | None = None) -> None:
         """Ask for a rollover; during one, it follows that one.
 
         Args:
             workers: with so many workers and the config as it is, rather than with the config read anew.
         """
-        if not self._plan.request():
-            log.info("a reload is going on; one more follows it")
-        self._wanted_workers = workers
-        self._is_waiting_logged = False
+        is_first = not self._plan.is_requested
+        can_begin = self._plan.request()
+        if is_first:  # of a storm, one is told about
+            self._is_waiting_logged = False
+            if not can_begin:
+                log.info("a reload is going on; one more follows it")
+        self._wish.reads_file |= workers is None
+        self._wish.workers = workers
 
     def advance(self) -> None:
         """Take every step that can be taken now."""
+        self._watch_crashes()
         while (step := self._plan.next_step(self._facts(), self._probe_timeout_s())) is not Step.WAIT:
             self._steps[step]()
         if self._plan.is_requested and not self.is_busy and not self._is_waiting_logged:
@@ -131,11 +158,30 @@ class RolloverDriver:
         self._preparing = None
         self._naming.end_preparation()
 
+    def _watch_crashes(self) -> None:
+        """Go back to the config that served before, where the workers of the new one crash again and again."""
+        probation, current = self._supervisor.fleet.probation, self._supervisor.current
+        if self.is_busy or self._plan.is_requested or current is None or not probation.is_lost():
+            return
+        assert probation.reserve is not None
+        self._note = (
+            f"generation {current.number} crashed again and again; the config of generation "
+            f"{probation.reserve.number} serves in its place"
+        )
+        log.error(
+            "generation %d is given up: %d of its workers crashed within %.1f s; going back to the config of "
+            "generation %d, which served well. Mend the config file and reload",
+            *(current.number, probation.crashes),
+            *(probation.seconds_served(self._supervisor.now_s), probation.reserve.number),
+        )
+        self._wish.is_return = True
+        self._plan.request()
+
     def _facts(self) -> Facts:
         generation, old = self._next, self._old
         probing = self._plan.phase is Phase.PROBING
         return Facts(
-            mono_s=time.monotonic(),
+            mono_s=self._supervisor.now_s,
             preparation=self._preparing.progress() if self._preparing else Preparation.PENDING,
             is_probed=probing and self._checker.wait_first_round(0.0),
             wanted=generation.target if generation else 0,
@@ -143,6 +189,7 @@ class RolloverDriver:
             died=generation.died if generation else 0,
             accepting=sum(worker.is_accepting for worker in old.workers.values()) if old else 0,
             draining=self._supervisor.draining(),
+            is_stranded=self._supervisor.fleet.is_stranded(self._supervisor.now_s),
         )
 
     def _probe_timeout_s(self) -> float:
@@ -150,21 +197,24 @@ class RolloverDriver:
 
     def _prepare(self) -> None:
         current = self._supervisor.current
+        reserve = self._supervisor.fleet.probation.reserve
+        wish, self._work, self._wish = self._wish, self._wish, Wish()
+        wish.is_return = wish.is_return and not wish.reads_file and reserve is not None
         if current is None:
             config = self._config
             self._preparing = Preparing(lambda: config, self._naming)
-        elif self._wanted_workers is not None:
-            config = current.config
-            self._preparing = Preparing(lambda: config, self._naming)
-        else:
+        elif wish.reads_file:
             log.info("reloading %s", current.config.path)
             self._preparing = Preparing(self._load, self._naming)
+        else:
+            model = reserve if wish.is_return and reserve is not None else current
+            self._preparing = Preparing(lambda: model.config, self._naming)
         self._on_begun()
 
     def _bind(self) -> None:
         assert self._preparing is not None
         config, places = self._preparing.result()
-        target = self._wanted_workers or self._count_workers(config)
+        target = self._work.workers or self._count_workers(config)
         bound = []
         self._serial += 1
         try:
@@ -185,7 +235,7 @@ class RolloverDriver:
             self._abandon()
             return
         self._config = config
-        self._next = Generation(self._serial, config, target, board, places, bound=bound)
+        self._next = make_generation(self._serial, config, target, board, places, bound)
         self._supervisor.add(self._next)
         self._watch([self._next, self._supervisor.current])
 
@@ -198,21 +248,34 @@ class RolloverDriver:
                 return
 
     def _switch(self) -> None:
-        generation, old = self._next, self._supervisor.current
+        generation = self._next
         assert generation is not None
-        self._supervisor.current = generation
-        # The workers of the old generation hold the sockets of dropped addresses, too: they accept what waits in them
-        # and close them.
-        self._listeners.keep_only(generation.config.listen_addresses())
+        is_return = self._work.is_return
+        old = self._supervisor.fleet.switch(generation, self._supervisor.now_s, is_return=is_return)
+        if not is_return:
+            self._note = ""
+        if old is not None:
+            self._drop_addresses(generation, old)
         self._admin.serve(generation.config.admin.listen)
         generation.bound.clear()
-        generation.died = 0
         self._supervisor.lend()
         if old is not None:
             self._supervisor.drain(old.workers.values(), generation.config.timeouts.drain_s)
+            self._supervisor.shed()
             self._supervisor.bury_if_empty(old)
         self._old = old
         self._watch([generation])
+
+    def _drop_addresses(self, generation: Generation, old: Generation) -> None:
+        """Close the master's sockets of addresses that the new generation has no more.
+
+        The old workers hold them, too: they accept what waits in them, and who is about to connect, and close them.
+        """
+        kept = generation.config.listen_addresses()
+        dropped = [address for address in self._listeners.addresses() if address not in kept]
+        self._listeners.invite_nobody(dropped)
+        self._supervisor.linger(old.workers.values(), dropped)
+        self._listeners.keep_only(kept)
 
     def _finish(self) -> None:
         generation = self._next
@@ -257,8 +320,7 @@ class RolloverDriver:
         self._next = None
         self._old = None
         self._preparing = None
-        if not self._plan.is_requested:
-            self._wanted_workers = None
+        self._work = Wish()
         self._on_over(self._supervisor.current)
 
 

@@ -22,6 +22,8 @@ MASTER_SIGNALS = (
     signal.SIGUSR2,
     signal.SIGCHLD,
 )
+# Of these any number means what one means; a flood of them is one that was not taken yet.
+_IDEMPOTENT = frozenset([signal.SIGHUP, signal.SIGUSR1, signal.SIGCHLD])
 
 
 class SignalQueue:
@@ -52,6 +54,10 @@ class SignalQueue:
         """Return the oldest signal that was not taken yet, None when there is none."""
         return self._arrived.popleft() if self._arrived else None
 
+    def take_all(self) -> list[signal.Signals]:
+        """Return the signals that were not taken yet, the oldest first; not those that arrive while they are obeyed."""
+        return [self._arrived.popleft() for _ in range(len(self._arrived))]
+
     def restore(self, numbers: Iterable[signal.Signals]) -> None:
         """Give the signals their default meaning back and close the queue."""
         for number in numbers:
@@ -66,7 +72,8 @@ class SignalQueue:
         self._wake_writer.close()
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        self._arrived.append(signal.Signals(number))
+        if number not in _IDEMPOTENT or number not in self._arrived:
+            self._arrived.append(signal.Signals(number))
 
     def _on_wake(self, events: int) -> None:
         with contextlib.suppress(BlockingIOError):

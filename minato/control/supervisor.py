@@ -1,4 +1,4 @@
-"""The workers of all generations: forking, reaping, killing those that hang, replacing them, lending their sockets."""
+"""The workers of all generations, as processes: forked, reaped, killed, told. What is due is for Supervision to say."""
 
 from __future__ import annotations
 
@@ -6,29 +6,28 @@ import contextlib
 import gc
 import logging
 import os
+import random
 import signal
-import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
+from minato.config.model import ListenAddress
 from minato.control.boards import Boards
 from minato.control.channel import Channel, ChannelClosedError, Message, Verb
+from minato.control.deaths import Coroner, Death
 from minato.control.generation import Generation, WorkerHandle, WorkerState
 from minato.control.listeners import Listeners
+from minato.control.loads import measure_loads
 from minato.control.signals import MASTER_SIGNALS, SignalQueue, hold_signals
 from minato.control.worker import EXIT_CRASH, ServerFactory, WorkerPlan, run_worker
-from minato.decide.rollover import BOOT_TIMEOUT_S
+from minato.decide.recycling import Allowance
+from minato.decide.supervision import Supervision
 from minato.net.loop import READ, Loop
 
 log = logging.getLogger("minato.master")
 
-STALE_S = 1.0
-STOP_GRACE_S = 2.0
-# A worker beats four times a second; a shorter timeout would kill healthy ones on a busy machine.
-MIN_HEARTBEAT_TIMEOUT_S = 1.0
-# Several turns of the master's loop: longer than this between two looks, and it was the master that did not run.
-MASTER_GAP_S = 2.0
+LOADS_EVERY_S = 1.0
 
 
 class ForkGuard(Protocol):
@@ -44,8 +43,7 @@ class Supervisor:
     """All worker processes of one master.
 
     Attributes:
-        generations: those that have workers, the oldest first.
-        current: the one that serves; None before the first does.
+        fleet: what is known of them, and what decides about them.
         on_purged: hears what a worker says of a purge.
         on_addressed: hears that a worker goes by other addresses.
         on_gone: hears that a worker ended.
@@ -68,29 +66,47 @@ class Supervisor:
         self._boards = boards
         self._guard = guard
         self._server_factory = server_factory
-        self._looked_s = time.monotonic()
-        self._awake_since_s = self._looked_s
-        self.generations: list[Generation] = []
-        self.current: Generation | None = None
+        self._coroner = Coroner()
+        self._loads_due_s = loop.now_s
+        self.fleet: Supervision[Generation, WorkerHandle] = Supervision()
         self.on_purged: Callable[[WorkerHandle, Message], None] = lambda worker, message: None
         self.on_addressed: Callable[[WorkerHandle, Message], None] = lambda worker, message: None
         self.on_gone: Callable[[WorkerHandle], None] = lambda worker: None
         self.forget: Callable[[], None] = lambda: None
 
+    @property
+    def generations(self) -> list[Generation]:
+        """Those that have workers, the oldest first."""
+        return self.fleet.generations
+
+    @property
+    def current(self) -> Generation | None:
+        """The one that serves; None before the first does, and once all are to end."""
+        return self.fleet.current
+
+    @current.setter
+    def current(self, generation: Generation | None) -> None:
+        self.fleet.current = generation
+
+    @property
+    def now_s(self) -> float:
+        """Seconds by the clock that all decisions about workers go by: the loop's, which forgives pauses."""
+        return self._loop.now_s
+
     def workers(self) -> list[tuple[Generation, WorkerHandle]]:
         """Return every living worker with its generation."""
-        return [(generation, worker) for generation in self.generations for worker in generation.workers.values()]
+        return self.fleet.workers()
 
     def draining(self) -> int:
         """Return how many generations but the current one have workers."""
-        return sum(generation is not self.current for generation in self.generations)
+        return self.fleet.draining()
 
     def fork(self, generation: Generation, slot: int) -> bool:
         """Fork a worker into a slot. False when that is not possible now."""
         row = generation.free_row(slot)
         if row is None:
             log.warning("no room on the board for a worker in slot %d yet: older ones still drain", slot)
-            generation.respawn(slot).note_boot_failure(time.monotonic())
+            self.fleet.note_not_forked(generation, slot, self._loop.now_s)
             return False
         ours, theirs = Channel.pair()
         plan = WorkerPlan(
@@ -117,11 +133,12 @@ class Supervisor:
             log.error("cannot fork worker %d: %s", slot, error.strerror)
             ours.close()
             theirs.close()
-            generation.respawn(slot).note_boot_failure(time.monotonic())
+            self.fleet.note_not_forked(generation, slot, self._loop.now_s)
             return False
         theirs.close()
-        worker = WorkerHandle(pid=pid, slot=slot, row=row, channel=ours, forked_s=time.monotonic())
-        generation.workers[pid] = worker
+        allowance = Allowance.draw(generation.config.recycle, random.random())
+        worker = WorkerHandle(pid=pid, slot=slot, row=row, channel=ours, forked_s=self._loop.now_s, allowance=allowance)
+        self.fleet.note_forked(generation, worker)
         self._loop.add(ours.fileno(), READ, lambda events: self._on_channel(generation, worker))
         return True
 
@@ -136,7 +153,7 @@ class Supervisor:
                 return
             for generation, worker in self.workers():
                 if worker.pid == pid:
-                    self._bury(generation, worker, os.waitstatus_to_exitcode(status))
+                    self._bury(generation, worker, self._coroner.examine(os.waitstatus_to_exitcode(status)))
 
     def hear(self) -> None:
         """Read what workers have said up to now, before the loop gets to it."""
@@ -145,55 +162,75 @@ class Supervisor:
 
     def murder(self) -> None:
         """Kill the workers that hang, and those that were told to end and did not in time."""
-        now_s = time.monotonic()
-        self._note_gap(now_s)
+        now_s = self._loop.now_s
         for generation, worker in self.workers():
-            if worker.state is not WorkerState.KILLED and (why := self._why_kill(generation, worker, now_s)):
-                self._kill(generation, worker, why)
+            worker.hear(generation.board.row(worker.row).heartbeat_ms, now_s)
+        for generation, worker, why in self.fleet.overdue(now_s):
+            log.error("worker %d gen %d (pid %d) %s; killing it", worker.slot, generation.number, worker.pid, why)
+            worker.become(WorkerState.KILLED)
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(worker.pid, signal.SIGKILL)
 
     def manage(self) -> None:
         """Fork what the current generation lacks, drain what it has too many of."""
         generation = self.current
         if generation is None:
             return
-        for slot in generation.vacant_slots(time.monotonic()):
+        for slot in self.fleet.vacancies(self._loop.now_s):
             self.fork(generation, slot)
-        surplus = [worker for worker in generation.serving() if worker.slot >= generation.target]
+        surplus = self.fleet.surplus(self._loop.now_s)
         if surplus:
             self.lend()  # first: whoever comes while the surplus drains is accepted by the others
             self.drain(surplus, generation.config.timeouts.drain_s)
 
-    def lend(self) -> None:
-        """Let the others accept from the sockets of slots that nobody attends to; end that when somebody does again.
+    def recycle(self) -> None:
+        """Fork a fresh worker beside one that has done or taken enough; that one drains once the other serves."""
+        generation = self.current
+        now_s = self._loop.now_s
+        if generation is None or not generation.config.recycle.is_on or now_s < self._loads_due_s:
+            return
+        self._loads_due_s = now_s + LOADS_EVERY_S
+        loads = measure_loads(generation, generation.workers.values())
+        if (due := self.fleet.due_recycle(loads, now_s)) is None:
+            return
+        worker, load = due.worker, loads[due.worker.pid]
+        log.info(
+            "worker %d gen %d (pid %d) is replaced (%s): %d requests, %d bytes resident",
+            *(worker.slot, generation.number, worker.pid, due.reason.value, load.requests, load.memory_bytes),
+        )
+        self.fork(generation, worker.slot)
 
-        That is so for slots beyond the number of workers, for one whose worker died and is not there again, and for one
-        whose worker has not been heard of for ``STALE_S``.
-        """
+    def lend(self) -> None:
+        """Let the others accept from the sockets of slots that nobody attends to; end that when somebody does again."""
         generation = self.current
         if generation is None:
             return
-        now_s = time.monotonic()
-        ready = [worker for worker in generation.workers.values() if worker.state is WorkerState.READY]
-        fresh = {worker.slot for worker in ready if self._silent_s(generation, worker, now_s) <= STALE_S}
-        unattended = {slot for slot in self._listeners.slots() if slot not in fresh}
         addresses = generation.config.listen_addresses()
-        for worker in ready:
-            if worker.slot not in fresh:
-                continue
-            for slot in sorted(worker.borrowed - unattended):
-                worker.channel.send(Message(Verb.GIVE_BACK, slot))
-            for slot in sorted(unattended - worker.borrowed):
-                worker.channel.send(Message(Verb.BORROW, slot, listeners=self._listeners.of_slot(slot, addresses)))
-            worker.borrowed = set(unattended)
+        for loan in self.fleet.loans(self._listeners.slots(), self._loop.now_s):
+            for slot in loan.give_back:
+                loan.worker.channel.send(Message(Verb.GIVE_BACK, slot))
+            for slot in loan.borrow:
+                listeners = self._listeners.of_slot(slot, addresses)
+                loan.worker.channel.send(Message(Verb.BORROW, slot, listeners=listeners))
 
     def drain(self, workers: Iterable[WorkerHandle], deadline_s: float) -> None:
         """Tell workers to accept no more and end when all is finished, at the latest after so many seconds."""
-        now_s = time.monotonic()
+        for worker in self.fleet.drain(workers, deadline_s, self._loop.now_s):
+            worker.channel.send(Message(Verb.DRAIN, seconds=deadline_s))
+
+    def linger(self, workers: Iterable[WorkerHandle], dropped: Sequence[ListenAddress]) -> None:
+        """Tell workers, which are to drain next, for which addresses they have no successor."""
         for worker in workers:
-            if worker.is_serving:
-                worker.state = WorkerState.DRAINING
-                worker.kill_at_s = now_s + deadline_s + STOP_GRACE_S
-                worker.channel.send(Message(Verb.DRAIN, seconds=deadline_s))
+            listeners = self._listeners.of_slot(worker.slot, dropped)
+            if listeners and worker.is_serving:
+                worker.channel.send(Message(Verb.LINGER, listeners=listeners))
+
+    def shed(self) -> None:
+        """Have all generations that drain, but the newest of them, let go of what they have stored."""
+        older = [generation for generation in self.generations if generation is not self.current][:-1]
+        for generation in older:
+            for worker in generation.workers.values():
+                worker.channel.send(Message(Verb.SHED))
 
     def close_idle(self) -> None:
         """Tell every worker, draining by now, to close connections that nothing is under way on."""
@@ -202,12 +239,8 @@ class Supervisor:
 
     def stop(self, workers: Iterable[WorkerHandle]) -> None:
         """Tell workers to end now."""
-        now_s = time.monotonic()
-        for worker in workers:
-            if worker.state not in (WorkerState.STOPPING, WorkerState.KILLED):
-                worker.state = WorkerState.STOPPING
-                worker.kill_at_s = now_s + STOP_GRACE_S
-                worker.channel.send(Message(Verb.STOP))
+        for worker in self.fleet.stop(workers, self._loop.now_s):
+            worker.channel.send(Message(Verb.STOP))
 
     def reopen_logs(self) -> None:
         """Tell every worker to open its access log anew."""
@@ -222,12 +255,10 @@ class Supervisor:
 
     def bury_if_empty(self, generation: Generation) -> None:
         """Remove a generation that has no workers left and gets no more."""
-        if generation.workers or generation is self.current or generation not in self.generations:
-            return
-        self.generations.remove(generation)
-        with self._guard.fork_lock:
-            self._boards.drop(generation.board)
-        log.debug("generation %d is gone", generation.number)
+        if self.fleet.bury(generation):
+            with self._guard.fork_lock:
+                self._boards.drop(generation.board)
+            log.debug("generation %d is gone", generation.number)
 
     def _become_worker(self, plan: WorkerPlan, ours: Channel) -> None:
         """In the child: let go of all that is the master's, serve, exit. Never returns."""
@@ -252,11 +283,12 @@ class Supervisor:
         try:
             while (message := worker.channel.receive()) is not None:
                 if message.verb is Verb.READY:
-                    worker.ready_s = time.monotonic()
-                    if worker.state is WorkerState.STARTING:
-                        worker.state = WorkerState.READY
+                    replaced = self.fleet.note_ready(generation, worker, self._loop.now_s)
+                    self.drain(replaced, generation.config.timeouts.drain_s)
                 elif message.verb is Verb.DRAINING:
-                    self._note_draining(generation, worker)
+                    if self.fleet.note_draining(generation, worker, self._loop.now_s):
+                        who = (worker.slot, generation.number, worker.pid)
+                        log.info("worker %d gen %d (pid %d) was told to drain", *who)
                 elif message.verb is Verb.PURGED:
                     self.on_purged(worker, message)
                 elif message.verb is Verb.ADDRESSED:
@@ -264,77 +296,18 @@ class Supervisor:
         except ChannelClosedError:
             self._loop.remove(worker.channel.fileno())  # it ended; reap hears of it, too
 
-    def _note_draining(self, generation: Generation, worker: WorkerHandle) -> None:
-        worker.is_accepting = False
-        if worker.is_serving:
-            log.info("worker %d gen %d (pid %d) was told to drain", worker.slot, generation.number, worker.pid)
-            worker.state = WorkerState.DRAINING
-            worker.kill_at_s = time.monotonic() + generation.config.timeouts.drain_s + STOP_GRACE_S
-
-    def _bury(self, generation: Generation, worker: WorkerHandle, status: int) -> None:
-        self._on_last_words(generation, worker)
+    def _bury(self, generation: Generation, worker: WorkerHandle, death: Death) -> None:
+        if worker.channel.fileno() >= 0:
+            self._on_channel(generation, worker)  # its last words: one that was ready did not fail to boot
         self._loop.remove(worker.channel.fileno())
         worker.channel.close()
-        del generation.workers[worker.pid]
-        generation.died += 1
-        self.on_gone(worker)
         with self._guard.fork_lock:
             self._boards.zero_row(generation.board, worker.row)
-        self._log_death(generation, worker, status)
-        self.bury_if_empty(generation)
-
-    def _on_last_words(self, generation: Generation, worker: WorkerHandle) -> None:
-        """Read what a dead worker said before it died: one that was ready did not fail to boot."""
-        if worker.channel.fileno() >= 0:
-            self._on_channel(generation, worker)
-
-    def _log_death(self, generation: Generation, worker: WorkerHandle, status: int) -> None:
         who = f"worker {worker.slot} gen {generation.number} (pid {worker.pid})"
-        how = f"was killed by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
-        expected = worker.state in (WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.KILLED)
-        log.log(logging.DEBUG if expected and status == 0 else logging.WARNING, "%s %s", who, how)
-        if generation is not self.current or worker.state in (WorkerState.DRAINING, WorkerState.STOPPING):
-            return
-        now_s = time.monotonic()
-        respawn = generation.respawn(worker.slot)
-        if worker.ready_s > now_s:
-            delay_s = respawn.note_boot_failure(now_s)
-        else:
-            delay_s = respawn.note_death(now_s - worker.ready_s, now_s)
+        is_expected = death.is_clean and (worker.was_told or worker.state is WorkerState.KILLED)
+        log.log(logging.DEBUG if is_expected else logging.WARNING, "%s %s", who, death.how)
+        delay_s = self.fleet.note_dead(generation, worker, self._loop.now_s, is_crash=death.is_crash)
         if delay_s:
             log.error("worker %d is started again in %g s", worker.slot, delay_s)
-
-    def _kill(self, generation: Generation, worker: WorkerHandle, why: str) -> None:
-        log.error("worker %d gen %d (pid %d) %s; killing it", worker.slot, generation.number, worker.pid, why)
-        worker.state = WorkerState.KILLED
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(worker.pid, signal.SIGKILL)
-
-    def _why_kill(self, generation: Generation, worker: WorkerHandle, now_s: float) -> str:
-        if worker.kill_at_s <= now_s:
-            return "did not end in time"
-        silent_s = self._silent_s(generation, worker, now_s)
-        if worker.state is not WorkerState.STARTING:
-            limit_s = max(generation.config.timeouts.heartbeat_s, MIN_HEARTBEAT_TIMEOUT_S)
-            return f"hangs: no heartbeat for {silent_s:.1f} s" if silent_s > limit_s else ""
-        # A generation that is not the current one yet has its own boot deadline, and is given up as a whole.
-        is_late = generation is self.current and silent_s > BOOT_TIMEOUT_S
-        return f"was not ready within {BOOT_TIMEOUT_S:g} s" if is_late else ""
-
-    def _silent_s(self, generation: Generation, worker: WorkerHandle, now_s: float) -> float:
-        """Return the seconds since a worker was last heard of, not counting those in which the master itself slept."""
-        beat_s = generation.board.row(worker.row).heartbeat_ms / 1000
-        return now_s - max(beat_s, worker.forked_s, self._awake_since_s)
-
-    def _note_gap(self, now_s: float) -> None:
-        # The whole group was stopped, or the machine: then silence says nothing until everyone had time to run.
-        if now_s - self._looked_s > MASTER_GAP_S:
-            self._awake_since_s = now_s
-        self._looked_s = now_s
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"
+        self.on_gone(worker)
+        self.bury_if_empty(generation)

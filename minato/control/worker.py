@@ -8,14 +8,14 @@ import logging
 import os
 import random
 import signal
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from setproctitle import setproctitle
 
 from minato.caching.purge import PurgeRequest
-from minato.config.model import Config
+from minato.config.model import Config, ListenAddress
 from minato.control.channel import Channel, ChannelClosedError, Message, Verb
 from minato.control.signals import SignalQueue
 from minato.errors import BootError
@@ -51,6 +51,8 @@ class ServerLike(Protocol):
     def adopt(self, orphans: Sequence[BoundListener]) -> None: ...
     def release(self, orphans: Sequence[BoundListener]) -> None: ...
     def drain(self, deadline_s: float, on_drained: Callable[[], None], *, sweep: bool = False) -> None: ...
+    def linger(self, addresses: Collection[ListenAddress], on_lingered: Callable[[], None]) -> None: ...
+    def shed(self) -> None: ...
     def close_idle(self) -> None: ...
     def stop(self) -> None: ...
     def reopen_logs(self) -> None: ...
@@ -136,13 +138,14 @@ class Worker:
     def __init__(self, plan: WorkerPlan, server_factory: ServerFactory) -> None:
         self._plan = plan
         self._state = _State.SERVING
-        self._loop = loop = Loop()
+        self._loop = loop = Loop(forgives_pauses=True)
         self._signals = SignalQueue(loop)
         self._signals.install(_CAUGHT, _IGNORED)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         self._row = plan.board.row(plan.row)
         self._heartbeat = loop.timer(self._beat)
         self._flush = loop.timer(self._flush_log)
+        self._dropped: set[ListenAddress] = set()
         self._borrowed: dict[int, list[BoundListener]] = {}
         self._access_log = AccessLog.open(plan.config.access_log)
         self._server = server_factory(
@@ -200,6 +203,10 @@ class Worker:
     def _obey(self, message: Message) -> None:
         if message.verb is Verb.DRAIN:
             self._drain(message.seconds)
+        elif message.verb is Verb.LINGER:
+            self._note_dropped(message.listeners)
+        elif message.verb is Verb.SHED:
+            self._server.shed()
         elif message.verb is Verb.CLOSE_IDLE:
             self._server.close_idle()
         elif message.verb is Verb.STOP:
@@ -225,6 +232,11 @@ class Worker:
         self._borrowed.setdefault(slot, []).extend(listeners)
         self._server.adopt(listeners)
 
+    def _note_dropped(self, listeners: tuple[BoundListener, ...]) -> None:
+        for listener in listeners:
+            self._dropped.add(listener.address)
+            listener.sock.close()  # a copy of one that it has
+
     def _give_back(self, slot: int) -> None:
         listeners = self._borrowed.pop(slot, [])
         if listeners and self._state is _State.SERVING:
@@ -233,13 +245,19 @@ class Worker:
     def _drain(self, deadline_s: float) -> None:
         if self._state is _State.SERVING:
             self._state = _State.DRAINING
+            if self._dropped:
+                self._server.linger(self._dropped, self._close_listeners)
             # What waits in the queues is accepted first, then the sockets are closed: some may be the last of their
             # address, and as long as one is open the kernel puts connections there.
             self._server.drain(deadline_s, self._end, sweep=True)
-            for listener in [*self._plan.own, *itertools.chain.from_iterable(self._borrowed.values())]:
-                listener.sock.close()
-            # Where it was a signal that told, the master puts another worker in this slot at once.
-            self._plan.channel.send(Message(Verb.DRAINING))
+            if not self._dropped:
+                self._close_listeners()
+
+    def _close_listeners(self) -> None:
+        for listener in [*self._plan.own, *itertools.chain.from_iterable(self._borrowed.values())]:
+            listener.sock.close()
+        # Where it was a signal that told, the master puts another worker in this slot at once.
+        self._plan.channel.send(Message(Verb.DRAINING))
 
     def _stop(self) -> None:
         if self._state is not _State.STOPPED:

@@ -65,6 +65,7 @@ class Facts:
         died: how many of them are gone.
         accepting: workers of the old generation that may still accept connections.
         draining: older generations that still have workers.
+        is_stranded: whether the old generation has no worker left that serves.
     """
 
     mono_s: float
@@ -75,6 +76,7 @@ class Facts:
     died: int = 0
     accepting: int = 0
     draining: int = 0
+    is_stranded: bool = False
 
 
 class Rollover:
@@ -157,11 +159,14 @@ class Rollover:
         return Step.FORK
 
     def _await_workers(self, facts: Facts) -> Step:
-        if facts.died:
-            return self._abandon(Reason.WORKER_DIED)
-        if facts.ready >= facts.wanted:
+        are_all_ready = facts.ready >= facts.wanted and not facts.died
+        # Some of the new workers are better than none of the old.
+        are_some_better = facts.ready and facts.is_stranded and (facts.died or facts.mono_s >= self._deadline_s)
+        if are_all_ready or are_some_better:
             self._enter(Phase.HANDING_OVER, facts.mono_s + HAND_OVER_TIMEOUT_S)
             return Step.SWITCH
+        if facts.died:
+            return self._abandon(Reason.WORKER_DIED)
         return self._abandon(Reason.BOOT_TIMEOUT) if facts.mono_s >= self._deadline_s else Step.WAIT
 
     def _await_hand_over(self, facts: Facts) -> Step:

@@ -21,6 +21,7 @@ from minato.net.caps import Caps
 from minato.net.codecs import Codecs
 from minato.net.hot import HotAnswers
 from minato.net.loop import Loop
+from minato.net.memory import give_memory_back
 from minato.net.partial_heads import PartialHeads, Sheddable
 from minato.net.retries import Retries
 from minato.net.room import Rooms
@@ -225,6 +226,13 @@ class WorkerContext:
         """End what no client waits for."""
         for exchange in list(self.unattended):
             exchange.on_client_left()
+
+    def shed(self) -> None:
+        """Let go of what is stored; a response under way is served to its end all the same."""
+        if self.cache is not None:
+            self.hot.clear()
+            self.cache.clear()
+            give_memory_back()
 
     def close_idle(self) -> None:
         """Close every pooled connection."""

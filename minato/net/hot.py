@@ -55,10 +55,14 @@ class HotAnswers:
         if size_bytes > self._max_bytes:
             return
         if self._held_bytes + size_bytes > self._max_bytes:
-            for held in self._memos:
-                held.hot = None
-            self._memos.clear()
-            self._held_bytes = 0
+            self.clear()
         self._held_bytes += size_bytes
         self._memos.append(memo)
         memo.hot = hot
+
+    def clear(self) -> None:
+        """Let all of them go."""
+        for held in self._memos:
+            held.hot = None
+        self._memos.clear()
+        self._held_bytes = 0

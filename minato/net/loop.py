@@ -147,13 +147,20 @@ class Timer:
 class Loop:
     """A level-triggered epoll loop.
 
+    Args:
+        forgives_pauses: whether time in which the process did not run (stopped, or on a machine that stood still) does
+            not count: timers are later by as much. Who answers in time must not be late because nobody looked.
+
     Attributes:
-        now_s: monotonic seconds, read once per turn.
+        now_s: monotonic seconds, read once per turn; less pauses, where those are forgiven.
         wall_s: seconds since the epoch, read once per turn (for Date, Age and logs).
         is_crowded: whether so many wait in this turn that none should take long.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, forgives_pauses: bool = False) -> None:
+        self._forgives_pauses = forgives_pauses
+        self._paused_s = 0.0  # all pauses so far
+        self._expected_s = 0.0  # seconds that whoever waits outside of ``turn`` may take
         self._epoll = select.epoll()
         self._poll = self._epoll.poll
         self._handlers: dict[int, Handler] = {}
@@ -242,21 +249,25 @@ class Loop:
         An error that a handler, timer or action lets escape is a bug. It is logged and told to the object whose method
         failed (``on_crash``), so that one bad exchange ends itself and never the worker.
         """
+        wait_s = self._wait_s(max_wait_s)
         try:
-            events = self._poll(self._wait_s(max_wait_s), _MAX_EVENTS)
+            events = self._poll(wait_s, _MAX_EVENTS)
         except InterruptedError:
             events = []
         self.is_crowded = len(events) > _CROWD
         last_s = self.now_s
-        now_s = self.now_s = time.monotonic()
+        now_s = self.now_s = time.monotonic() - self._paused_s
         self.wall_s = time.time()
         handlers = self._handlers
         find_reader = self._readers.get
         removed = self._removed
         if removed:
             removed.clear()
-        if now_s - last_s >= _PAUSE_S and self._first is not None:
-            events.insert(0, (self._first, READ))
+        if now_s - last_s >= _PAUSE_S:
+            if self._first is not None:
+                events.insert(0, (self._first, READ))
+            if self._forgives_pauses:
+                now_s = self._forgive(now_s - last_s, max(wait_s, self._expected_s))
         for fd, mask in events:
             if removed and fd in removed:
                 continue
@@ -303,8 +314,9 @@ class Loop:
 
     def next_wait_s(self, max_wait_s: float = 60.0) -> float:
         """Refresh the clocks and return the seconds until ``turn`` has timers to run; ``max_wait_s`` at the most."""
-        self._read_clocks()
-        return self._wait_s(max_wait_s)
+        self.refresh()
+        self._expected_s = self._wait_s(max_wait_s)
+        return self._expected_s
 
     def close(self) -> None:
         """Close the epoll object; registered fds stay open."""
@@ -312,16 +324,31 @@ class Loop:
         self._readers.clear()
         self._epoll.close()
 
-    def _read_clocks(self) -> None:
-        self.now_s = time.monotonic()
+    def refresh(self) -> None:
+        """Read the clocks, for who sets timers from outside of ``turn``."""
+        last_s = self.now_s
+        now_s = self.now_s = time.monotonic() - self._paused_s
         self.wall_s = time.time()
+        if self._forgives_pauses and now_s - last_s >= _PAUSE_S:
+            self._forgive(now_s - last_s, self._expected_s)
+
+    def _forgive(self, passed_s: float, expected_s: float) -> float:
+        """Set the clock back by a pause; return what it says then. Less than a second is a busy machine, and counts.
+
+        How long the wait lasted before the pause nobody knows: it does not count either, lest the timer that ended it
+        come up at once.
+        """
+        if passed_s - expected_s >= _PAUSE_S:
+            self._paused_s += passed_s
+            self.now_s -= passed_s
+        return self.now_s
 
     def _wait_s(self, max_wait_s: float) -> float:
         if self._later or self._dirty:
             return 0.0
         if not self._ticks:
             return max_wait_s
-        wait_s = self._ticks[0] / _TICKS_PER_S - time.monotonic()
+        wait_s = self._ticks[0] / _TICKS_PER_S - (time.monotonic() - self._paused_s)
         if wait_s <= 0.0:
             return 0.0
         return wait_s if wait_s < max_wait_s else max_wait_s

@@ -5,11 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
 from minato.caching.purge import PurgeRequest
-from minato.config.model import Config
+from minato.config.model import Config, ListenAddress
 from minato.net.accept_wait import AcceptWait
 from minato.net.bound import BoundListener
 from minato.net.context import WorkerContext
@@ -32,6 +32,9 @@ log = logging.getLogger("minato.server")
 _ACCEPTS_PER_EVENT: Final = 64
 _ACCEPTS_IN_SWEEP: Final = 65_536
 _ACCEPT_PAUSE_S: Final = 0.1
+# How long a client may take for the rest of its handshake at an address that is dropped: the kernel says its part of it
+# again after a second. Less than a reload waits for its old workers, so that the next one finds the address free.
+_LINGER_S: Final = 1.5
 _TELL_EVERY_S: Final = 10.0
 # What the kernel takes for a client beyond what may be on its way. Without it it takes megabytes for each client that
 # hardly reads, and to fill those of a thousand makes all others wait.
@@ -114,6 +117,9 @@ class Server:
         self._resume = loop.timer(self._resume_accepting)
         self._deadline = loop.timer(self._on_drain_deadline)
         self._on_drained: Callable[[], None] | None = None
+        self._lingering: frozenset[ListenAddress] = frozenset()
+        self._linger = loop.timer(self._end_linger)
+        self._on_lingered: Callable[[], None] = lambda: None
 
     def __repr__(self) -> str:
         return f"<Server {len(self._accepting)} listeners, {len(self._clients)} connections, {self._context.pool!r}>"
@@ -148,13 +154,42 @@ class Server:
         for listener in list(self._accepting.values()):
             if sweep:
                 self._accept(listener, _ACCEPTS_IN_SWEEP)
-            self._unlisten(listener)
-        self._resume.cancel()
+            if listener.address not in self._lingering:
+                self._unlisten(listener)
+        if not self._lingering:
+            self._resume.cancel()
         self._context.draining = True
         self._context.close_idle()
         self._on_drained = on_drained
         self._deadline.set(deadline_s)
         self._loop.call_soon(self._check_drained)
+
+    def linger(self, addresses: Collection[ListenAddress], on_lingered: Callable[[], None]) -> None:
+        """Before `drain`: go on accepting at some addresses for a moment, in which nobody new is invited there.
+
+        They have no successor, so a client whose handshake has begun would find the door closed.
+
+        Args:
+            addresses: of those listeners.
+            on_lingered: called when nothing is accepted any more, to close them; before ``on_drained``.
+        """
+        self._lingering = frozenset(addresses)
+        self._on_lingered = on_lingered
+        self._linger.set(_LINGER_S)
+
+    def _end_linger(self) -> None:
+        self._resume.cancel()
+        for listener in list(self._accepting.values()):
+            self._accept(listener, _ACCEPTS_IN_SWEEP)
+            self._unlisten(listener)
+        self._resume.cancel()  # the sweep may have failed
+        self._lingering = frozenset()
+        self._on_lingered()
+        self._check_drained()
+
+    def shed(self) -> None:
+        """Give memory back that no request needs: what is stored."""
+        self._context.shed()
 
     def close_idle(self) -> None:
         """Close connections with nothing under way, for a worker without a successor; a request that came is served."""
@@ -169,6 +204,7 @@ class Server:
         for listener in list(self._accepting.values()):
             self._unlisten(listener)
         self._resume.cancel()
+        self._linger.cancel()
         self._deadline.cancel()
         self._on_drained = None
         self._close_clients()
@@ -357,7 +393,7 @@ class Server:
                 self._check_drained()
 
     def _check_drained(self) -> None:
-        if not self._clients and self._on_drained is not None:
+        if not self._clients and not self._lingering and self._on_drained is not None:
             on_drained, self._on_drained = self._on_drained, None
             self._deadline.cancel()
             self._context.give_up_unattended()

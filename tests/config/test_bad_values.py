@@ -6,6 +6,7 @@ import pytest
 
 from .samples import Complaints, bad, service, upstream
 
+RECYCLE = "1: recycle."
 NUMBERS = [
     bad("text", "workers: many\n", "1: workers: expected a whole number, got many"),
     bad(
@@ -83,6 +84,23 @@ NUMBERS = [
     ),
     bad("no connections", "limits: {connections: 0}\n", "1: limits.connections: 0 is out of range: at least 1"),
     bad("no capacity", "cache: {capacity: 0}\n", "1: cache.capacity: 0 is out of range: at least 1"),
+    bad(
+        "part of a request",
+        "recycle: {requests: 0.5}\n",
+        RECYCLE + "requests: expected a whole number, got 0.5 (write plain decimal digits)",
+    ),
+    bad("negative memory", "recycle: {memory: -1}\n", RECYCLE + "memory: -1 is out of range: at least 0"),
+    bad("more jitter than all", "recycle: {jitter: 1.5}\n", RECYCLE + "jitter: 1.5 is out of range: at most 1"),
+    bad(
+        "jitter that is no number",
+        "recycle: {jitter: some}\n",
+        RECYCLE + "jitter: expected a number, got some",
+    ),
+    bad(
+        "jitter in percent",
+        "recycle: {jitter: 10%}\n",
+        RECYCLE + "jitter: expected a number, got 10% (write plain decimal digits)",
+    ),
     bad(
         "port 0",
         service("retries: 1").replace("8080", "0"),

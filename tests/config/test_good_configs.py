@@ -26,6 +26,7 @@ from minato.config import (
     LogFormat,
     ProxyProtocol,
     QueueConfig,
+    RecycleConfig,
     RetryBudgetConfig,
     Service,
     Timeouts,
@@ -59,6 +60,7 @@ def test_what_is_left_out_has_the_defaults_of_the_contract(load: Load) -> None:
         health=HealthConfig(10.0, 1.0, 5.0, 1, 1, ((200, 200),)),
         timeouts=Timeouts(5.0, 10.0, 60.0, 60.0, 10.0, 60.0, 75.0, 90.0, 30.0, 10.0),
         limits=Limits(32768, 100, 8192, 0, 10000, 0, 0, 240, 240, 0, 33_554_432, 5.0),
+        recycle=RecycleConfig(0, 0, 0.1),
         access_log=AccessLogConfig("off", LogFormat.COMBINED),
         trusted_proxies=(),
         forwarded=ForwardedConfig(ClientField.X_FORWARDED_FOR, False),
@@ -80,6 +82,7 @@ timeouts: {connect: 1, response: 2, read: 3, write: 4, client_header: 5, client_
 limits: {header_bytes: 1_000, header_fields: 2, target_bytes: 3, body_bytes: 4, connections: 5, upstream_connections: 6,
          connections_per_client: 7, upload_rate: 8, download_rate: 9, connection_requests: 10,
          partial_heads_bytes: 11, accept_wait: 0.5}
+recycle: {requests: 100_000, memory: 200_000, jitter: .25}
 access_log: {path: /var/log/minato.log, format: json}
 admin: {listen: "[::1]:9180"}
 trusted_proxies: [10.0.0.0/8, 192.168.1.1, "::1"]
@@ -122,6 +125,7 @@ services:
         health=HealthConfig(1.0, 2.0, 3.5, 4, 5, ((200, 200), (204, 204), (300, 399))),
         timeouts=Timeouts(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 10.5),
         limits=Limits(1000, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0.5),
+        recycle=RecycleConfig(100_000, 200_000, 0.25),
         access_log=AccessLogConfig("/var/log/minato.log", LogFormat.JSON),
         admin=AdminConfig(ListenAddress("::1", 9180)),
         trusted_proxies=(ip_network("10.0.0.0/8"), ip_network("192.168.1.1/32"), ip_network("::1/128")),

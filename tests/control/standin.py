@@ -1,7 +1,8 @@
 """A minato whose Server is a stand-in that answers by itself: the processes are real, the proxy is not there.
 
 Run as ``python -m tests.control.standin CONFIG [WORKERS [PID_FILE]]``. Files beside the config steer it:
-``boot-fails`` and ``boot-hangs`` make new workers do that.
+``boot-fails`` and ``boot-hangs`` make new workers do that. With ``limits: {connections: 666}`` in the config they crash
+when they have served for a moment.
 """
 
 from __future__ import annotations
@@ -10,11 +11,11 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 from minato.caching.purge import PurgeRequest
-from minato.config import Config, load_config
+from minato.config import Config, ListenAddress, load_config
 from minato.control.boards import Boards
 from minato.control.health import HealthChecker
 from minato.control.master import Master
@@ -27,6 +28,12 @@ from minato.telemetry.access_log import AccessLog
 from minato.telemetry.log import setup_logging
 
 SLOW_S = 1.0
+CRASHING_CONNECTIONS = 666
+LIFE_S = 0.05
+
+
+def crash() -> None:
+    raise SystemExit("told to crash")  # the loop would catch less
 
 
 class StandInServer:
@@ -59,6 +66,8 @@ class StandInServer:
         self._connections: set[socket.socket] = set()
         self._is_draining = False
         self._on_drained: Callable[[], None] = lambda: None
+        if config.limits.connections == CRASHING_CONNECTIONS:
+            loop.timer(crash).set(LIFE_S)
 
     def start(self) -> None:
         for listener in self._own:
@@ -77,6 +86,12 @@ class StandInServer:
 
     def close_idle(self) -> None:
         """It keeps no idle connections."""
+
+    def shed(self) -> None:
+        os.write(2, b"standin: shed\n")
+
+    def linger(self, addresses: Collection[ListenAddress], on_lingered: Callable[[], None]) -> None:
+        self._loop.call_soon(on_lingered)
 
     def drain(self, deadline_s: float, on_drained: Callable[[], None], *, sweep: bool = False) -> None:
         self._is_draining = True
@@ -128,7 +143,7 @@ class StandInServer:
             while True:
                 time.sleep(1)
         if data.startswith(b"GET /crash"):
-            raise SystemExit("told to crash")  # the loop would catch less
+            crash()
         if data.startswith(b"GET /slow"):
             self._loop.modify(sock.fileno(), 0)
             self._loop.timer(lambda: self._answer(sock)).set(SLOW_S)

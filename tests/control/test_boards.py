@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from minato.control.boards import Boards
-from minato.shared.board import Board
+from minato.shared.board import Board, Counter
 
 _serials = itertools.count(9000)
 
@@ -115,3 +115,26 @@ def test_spare_column_is_nobodys(boards: Boards) -> None:
     boards.set_key(board, 0, "")
     assert list(board.health) == [0, 0]
     assert boards.refused_counts() == {}
+
+
+def test_nothing_of_a_dead_workers_row_is_left_for_its_successor(boards: Boards) -> None:
+    """It died between two writes: exchanges begun and not ended, levels that nobody lowers any more."""
+    board = make_board("a", "b")
+    boards.add(board)
+    dead, alive = board.row(0), board.row(1)
+    for row in (dead, alive):
+        row.beat(5)
+        row.pid, row.generation = 7, 3
+        row.connection_begun()
+        row.request_begun()
+        row.upstream_begin(1)
+        row.put(Counter.CACHE_BYTES, 1_000)
+    dead.upstream_begin(0)
+    boards.zero_row(board, 0)
+    assert (board.active(0), board.active(1)) == (0, 1), "what LeastConnections sums"
+    assert [board.total(counter) for counter in (Counter.CACHE_BYTES, Counter.REQUESTS_ACTIVE)] == [1_000, 1]
+    assert (dead.heartbeat_ms, dead.pid, dead.generation) == (0, 0, 0)
+    assert all(dead.get(counter) == 0 for counter in Counter)
+    dead.upstream_begin(0)  # its successor's, from the first exchange on
+    dead.upstream_end(0)
+    assert board.active(0) == 0

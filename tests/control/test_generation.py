@@ -9,7 +9,7 @@ import pytest
 
 from minato.config.model import Config
 from minato.control.channel import Channel
-from minato.control.generation import Generation, WorkerHandle, WorkerState
+from minato.control.generation import Generation, WorkerHandle, WorkerState, make_generation
 from minato.control.places import Places
 from minato.shared.board import Board
 
@@ -19,7 +19,7 @@ _pids = itertools.count(1)
 @pytest.fixture
 def generation() -> Iterator[Generation]:
     board = Board.create(slots=4, upstream_keys=["u"], serial=9500)
-    yield Generation(1, Config("c.yaml", ()), 2, board, Places(Config("c.yaml", ()), lambda host: ()))
+    yield make_generation(1, Config("c.yaml", ()), 2, board, Places(Config("c.yaml", ()), lambda host: ()))
     board.close()
     board.unlink()
 

@@ -191,13 +191,16 @@ def test_reloads_asked_for_during_one_make_one_more(minato: Instance, port: int,
     minato.wait_workers("0 gen 1", "0 gen 2", "1 gen 1", "1 gen 2")
     for count in range(1, 4):
         minato.signal(signal.SIGHUP)
-        minato.wait_for("one more follows", count=count)
+        minato.wait_for("one more follows")
+        minato.signal(signal.SIGUSR1)
+        minato.wait_for("reopening the access log", count=count)  # signals are obeyed in order: the HUP was, too
     (tmp_path / "boot-hangs").unlink()
     minato.wait_for("generation 3 serves")
     minato.wait_workers("0 gen 3", "1 gen 3")
     minato.signal(signal.SIGTERM)
     assert minato.wait_exit() == 0
     assert not any("generation 4" in line for line in minato.log)
+    assert sum("one more follows" in line for line in minato.log) == 1, "a storm does not flood the log"
 
 
 def test_old_worker_that_does_not_drain_is_killed_after_the_deadline(start: Start, config: Path, port: int) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -96,6 +98,14 @@ def test_one_dead_worker_gives_the_generation_up_even_when_the_rest_is_ready() -
     plan = advance_to(Phase.BOOTING)
     assert drive(plan, Facts(1.0, wanted=2, ready=2, died=1)) is Step.ABANDON
     assert plan.reason is Reason.WORKER_DIED
+
+
+@pytest.mark.parametrize("facts", [Facts(1.0, wanted=2, ready=1, died=1), Facts(BOOT_TIMEOUT_S, wanted=2, ready=1)])
+def test_some_of_the_new_workers_are_better_than_none_of_the_old(facts: Facts) -> None:
+    assert drive(advance_to(Phase.BOOTING), facts) is Step.ABANDON
+    assert drive(advance_to(Phase.BOOTING), dataclasses.replace(facts, is_stranded=True)) is Step.SWITCH
+    none_at_all = dataclasses.replace(facts, is_stranded=True, ready=0)
+    assert drive(advance_to(Phase.BOOTING), none_at_all) is Step.ABANDON
 
 
 def test_requests_during_a_rollover_make_one_more() -> None:

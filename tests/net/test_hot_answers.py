@@ -491,3 +491,16 @@ class TwoAddresses(Proxy):
             wake_health=lambda: None,
             access_log=None,
         )
+
+
+def test_what_is_stored_goes_when_memory_is_to_be_given_back(
+    origin: OriginMaker, proxy: ProxyMaker, lanes: list[str]
+) -> None:
+    there = origin(Versions())
+    here = proxy(there, cache=CACHE)
+    with here.client() as client:
+        make_hot(client, lanes)
+        here.call(here.server.shed)
+        assert b"fwd=uri-miss" in ask(client)[0]
+        assert b"minato; hit" in ask(client)[0]
+    assert len(there.requests) == 2

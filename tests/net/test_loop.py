@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
@@ -484,3 +484,71 @@ def test_what_is_put_first_is_handled_before_all_else_after_a_pause(clock: Clock
     assert handled[handled.index("first") - 1] == "other"
     assert handled.index("first") == 512
     assert handled.count("first") == 1
+
+
+@pytest.fixture
+def forgiving(clock: Clock) -> Iterator[Loop]:
+    loop = Loop(forgives_pauses=True)
+    yield loop
+    loop.close()
+
+
+def test_time_in_which_the_process_did_not_run_counts_for_no_timer(clock: Clock, forgiving: Loop) -> None:
+    alarm = Alarm(forgiving)
+    alarm.timer.set(5.0)
+    pass_time(forgiving, clock, 0.5)
+    pass_time(forgiving, clock, 3600.0)
+    assert alarm.count == 0
+    for _ in range(9):
+        pass_time(forgiving, clock, 0.5)
+    assert alarm.count == 1
+    assert forgiving.now_s == clock.monotonic() - 3600.0
+    assert forgiving.wall_s == clock.time(), "the wall clock forgives nothing"
+
+
+def test_a_loop_that_is_merely_busy_is_late_for_its_timers_all_the_same(clock: Clock, forgiving: Loop) -> None:
+    alarm = Alarm(forgiving)
+    alarm.timer.set(0.9)
+    pass_time(forgiving, clock, 0.95)
+    assert alarm.count == 1
+
+
+def test_a_wait_as_long_as_it_was_meant_to_be_is_no_pause(
+    clock: Clock, forgiving: Loop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alarm = Alarm(forgiving)
+    alarm.timer.set(30.0)
+    monkeypatch.setattr(forgiving, "_poll", lambda wait_s, most: clock.advance(wait_s) or [])
+    forgiving.turn()
+    assert alarm.count == 1
+    assert forgiving.now_s == clock.monotonic()
+
+
+def test_who_waits_outside_says_for_how_long_and_what_is_longer_is_a_pause(clock: Clock, forgiving: Loop) -> None:
+    alarm = Alarm(forgiving)
+    alarm.timer.set(20.0)
+    clock.advance(forgiving.next_wait_s(10.0))
+    forgiving.turn(0.0)
+    assert forgiving.now_s == clock.monotonic()
+    clock.advance(forgiving.next_wait_s(10.0) + 100.0)
+    forgiving.turn(0.0)
+    assert (alarm.count, forgiving.now_s) == (0, clock.monotonic() - 110.0), "the wait counts as little as the pause"
+    clock.advance(100.0)
+    forgiving.refresh()  # somebody sets a timer before the loop turns
+    assert forgiving.now_s == clock.monotonic() - 210.0
+    clock.advance(forgiving.next_wait_s())
+    forgiving.turn(0.0)
+    assert alarm.count == 1
+
+
+@pytest.mark.parametrize("jump_s", [-86_400.0, 86_400.0])
+def test_a_wall_clock_that_jumps_moves_no_timer(
+    clock: Clock, forgiving: Loop, monkeypatch: pytest.MonkeyPatch, jump_s: float
+) -> None:
+    alarm = Alarm(forgiving)
+    alarm.timer.set(1.0)
+    monkeypatch.setattr(clock, "time", lambda: clock.now_s + 1_000_000_000 + jump_s)
+    pass_time(forgiving, clock, 0.5)
+    assert alarm.count == 0
+    pass_time(forgiving, clock, 0.5)
+    assert alarm.count == 1

@@ -289,6 +289,28 @@ def test_a_draining_server_accepts_nothing_but_what_a_sweep_finds(origin: Origin
     late.close()
 
 
+def test_a_server_lingers_at_a_dropped_address_before_it_is_drained(
+    origin: OriginMaker, proxy: ProxyMaker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("minato.net.server._LINGER_S", 0.4)
+    here = proxy(origin(respond_always(hello())))
+    lingered = threading.Event()
+    address = here.config.services[0].listen
+    here.call(lambda: here.server.linger({address}, lingered.set))
+    here.drain(30.0)
+    with here.client() as late:
+        assert not here.drained.is_set()
+        late.send(GET)
+        assert late.receive().says_close()
+    assert not lingered.is_set() and not here.drained.is_set(), "also without connections"
+    assert here.drained.wait(5.0) and lingered.is_set()
+    after = here.client(timeout_s=0.3)
+    after.send(GET)
+    with pytest.raises(TimeoutError):
+        after.receive()
+    after.close()
+
+
 def test_stop_closes_everything_at_once(origin: OriginMaker, proxy: ProxyMaker) -> None:
     there = origin(never_answer)
     here = proxy(there)

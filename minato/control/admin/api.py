@@ -17,17 +17,21 @@ BeginPurge = Callable[[Sequence[PurgeRequest], Callable[[PurgeOutcome], None]], 
 _MAX_LOGGED_CHARS = 200
 
 
-def make_routes(*, health: Callable[[], tuple[str, int]], begin_purge: BeginPurge) -> Routes:
+def make_routes(*, health: Callable[[], tuple[str, int, str]], begin_purge: BeginPurge) -> Routes:
     """Return the route table.
 
     Args:
-        health: returns ``ok`` or what else is the matter, and how many workers serve.
+        health: returns ``ok`` or what else is the matter, how many workers serve, and what else is to be known, if
+            anything.
         begin_purge: has every worker purge, then calls back.
     """
 
     def answer_health(body: bytes, reply: Reply) -> None:
-        status, workers = health()
-        reply(Answer(200 if status == "ok" else 503, {"status": status, "workers": workers}))
+        status, workers, note = health()
+        content: dict[str, object] = {"status": status, "workers": workers}
+        if note:
+            content["note"] = note
+        reply(Answer(200 if status == "ok" else 503, content))
 
     def purge(body: bytes, reply: Reply) -> None:
         purges = read_purges(body)
