@@ -14,6 +14,7 @@ from minato.control.boards import Boards
 from minato.control.health import HealthChecker
 from minato.control.master import Master
 from minato.control.system import say
+from minato.control.takeover import Predecessor
 from minato.demo.run import find_shipped_config, run_demo
 from minato.errors import BootError, ConfigError
 from minato.net.server import Server
@@ -115,6 +116,7 @@ def _serve(config: Config, path: str, options: argparse.Namespace, on_ready: Cal
         workers=options.workers,
         pid_file=options.pid_file,
         on_ready=on_ready,
+        predecessor=Predecessor.from_environment(os.environ),
     )
     return master.run()
 

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 from minato.config.model import Config, HealthConfig, Upstream
 from minato.control.admin.endpoint import AdminEndpoint
@@ -38,6 +38,8 @@ class Checker(Protocol):
     def start(self) -> None: ...
     def update(self, config: HealthConfig, upstreams: Mapping[str, Upstream], addresses: Addresses) -> None: ...
     def wait_first_round(self, timeout_s: float) -> bool: ...
+    def export_health(self) -> dict[str, Any]: ...
+    def adopt_health(self, health: Mapping[str, Any]) -> None: ...
     def forget(self) -> None: ...
     def wake(self) -> None: ...
     def stop(self) -> None: ...
@@ -105,6 +107,11 @@ class RolloverDriver:
     def is_busy(self) -> bool:
         """Whether a rollover is going on."""
         return self._plan.phase is not Phase.IDLE
+
+    @property
+    def is_requested(self) -> bool:
+        """Whether one is to begin."""
+        return self._plan.is_requested
 
     def request(self, workers: int | None = None) -> None:
         """Ask for a rollover; during one, it follows that one.

@@ -49,6 +49,7 @@ class Supervisor:
         on_purged: hears what a worker says of a purge.
         on_addressed: hears that a worker goes by other addresses.
         on_gone: hears that a worker ended.
+        on_stranger: hears of every other child that ended: its pid, and its exit status (negative: the signal).
         forget: what else a new worker lets go of.
     """
 
@@ -75,6 +76,7 @@ class Supervisor:
         self.on_purged: Callable[[WorkerHandle, Message], None] = lambda worker, message: None
         self.on_addressed: Callable[[WorkerHandle, Message], None] = lambda worker, message: None
         self.on_gone: Callable[[WorkerHandle], None] = lambda worker: None
+        self.on_stranger: Callable[[int, int], None] = lambda pid, status: None
         self.forget: Callable[[], None] = lambda: None
 
     def workers(self) -> list[tuple[Generation, WorkerHandle]]:
@@ -134,9 +136,13 @@ class Supervisor:
                 return
             if pid == 0:
                 return
+            exit_code = os.waitstatus_to_exitcode(status)
             for generation, worker in self.workers():
                 if worker.pid == pid:
-                    self._bury(generation, worker, os.waitstatus_to_exitcode(status))
+                    self._bury(generation, worker, exit_code)
+                    break
+            else:
+                self.on_stranger(pid, exit_code)
 
     def hear(self) -> None:
         """Read what workers have said up to now, before the loop gets to it."""
@@ -290,7 +296,7 @@ class Supervisor:
 
     def _log_death(self, generation: Generation, worker: WorkerHandle, status: int) -> None:
         who = f"worker {worker.slot} gen {generation.number} (pid {worker.pid})"
-        how = f"was killed by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
+        how = describe_exit(status)
         expected = worker.state in (WorkerState.DRAINING, WorkerState.STOPPING, WorkerState.KILLED)
         log.log(logging.DEBUG if expected and status == 0 else logging.WARNING, "%s %s", who, how)
         if generation is not self.current or worker.state in (WorkerState.DRAINING, WorkerState.STOPPING):
@@ -331,6 +337,11 @@ class Supervisor:
         if now_s - self._looked_s > MASTER_GAP_S:
             self._awake_since_s = now_s
         self._looked_s = now_s
+
+
+def describe_exit(status: int) -> str:
+    """Say how a process ended by its exit status, negative for a signal."""
+    return f"was killed by {_signal_name(-status)}" if status < 0 else f"ended with status {status}"
 
 
 def _signal_name(number: int) -> str:
