@@ -126,17 +126,6 @@ def test_lifeline_that_is_none_is_of_no_account(tmp_path: Path, value: str) -> N
     origins.stop()
 
 
-def wait_refused(port: int) -> None:
-    deadline_s = time.monotonic() + WAIT_S
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port)).close()
-        except ConnectionRefusedError:
-            return
-        assert time.monotonic() < deadline_s, "the origin serves on"
-        time.sleep(0.02)
-
-
 def test_shipped_config_can_be_played() -> None:
     config = load_config(find_shipped_config())
     assert [str(address) for address in config.listen_addresses()] == ["*:8080"]
