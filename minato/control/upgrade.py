@@ -68,6 +68,7 @@ class Upgrader:
         self._pid = 0  # of the new master, while it was not collected
         self._said = Said.NOTHING
         self._is_foreign = False
+        self._detail = ""  # what more there is to say of why it was given up
         self._end = ""  # how the new master ended
         self._drain_s = self._timeout_s = 0.0
         supervisor.on_stranger = self._on_stranger
@@ -152,7 +153,7 @@ class Upgrader:
         )
 
     def _start(self) -> None:
-        self._said, self._is_foreign, self._end = Said.NOTHING, False, ""
+        self._said, self._is_foreign, self._detail, self._end = Said.NOTHING, False, "", ""
         log.info("upgrading: starting a new master, %s", " ".join([self._command.executable, *self._command.arguments]))
         self._master.note_upgrade_begun()
         ours, theirs = Link.pair()
@@ -160,7 +161,7 @@ class Upgrader:
             self._pid = self._command.start(theirs, self._checker.fork_lock)
         except OSError as error:
             ours.close()
-            self._end = f"no process to be had: {error.strerror}"
+            self._detail = f"no process to be had: {error.strerror}"
             self._plan.fail()
             self._note_given_up()
             return
@@ -171,12 +172,12 @@ class Upgrader:
     def _hear(self, message: LinkMessage) -> None:
         says = message.says
         if "cannot" in says:
-            self._end = str(says["cannot"])
+            self._detail = f"cannot execute {says['cannot']}"
         elif "hello" in says:
             self._said = max(self._said, Said.HELLO)
             self._is_foreign = says["hello"] != VERSION
             if self._is_foreign:
-                self._end = f"{says['hello']!r:.40}, this one for {VERSION}"
+                self._detail = f"{says['hello']!r:.40}, this one for {VERSION}"
         elif "ready" in says:
             self._said = max(self._said, Said.READY)
         elif "command" in says and self._plan.phase is Phase.OVER:
@@ -203,7 +204,8 @@ class Upgrader:
         self._master.resume()
 
     def _note_given_up(self) -> None:
-        detail = f" ({self._end})" if self._end else ""
+        said = ", ".join(part for part in (self._detail, self._end) if part)
+        detail = f" ({said})" if said else ""
         log.error("upgrade given up: the new master: %s%s; this one goes on", self._plan.reason.value, detail)
         if not self._pid:
             _remove_boards()
@@ -233,7 +235,7 @@ class Upgrader:
         self._peer.hear()  # what it said last
         if self._plan.phase is Phase.OVER:
             log.warning("the new master (pid %d) %s", pid, describe_exit(status))
-        self._end = self._end or f"it {describe_exit(status)}"
+        self._end = describe_exit(status)
         self._peer.close()
 
 
