@@ -23,13 +23,12 @@ from minato.control.resolver import Lookup
 from minato.control.rollover import Checker, RolloverDriver, count_cpus
 from minato.control.signals import MASTER_SIGNALS, SignalQueue
 from minato.control.supervisor import STOP_GRACE_S, Supervisor
-from minato.control.system import raise_open_files_limit, say
+from minato.control.system import raise_open_files_limit, remove_dead_boards, say
 from minato.control.takeover import Predecessor
 from minato.control.upgrade import Upgrader
 from minato.control.worker import ServerFactory
 from minato.errors import BootError
 from minato.net.loop import Loop
-from minato.shared.board import remove_leftovers
 
 log = logging.getLogger("minato.master")
 
@@ -166,8 +165,7 @@ class Master:
     def _boot(self) -> None:
         setproctitle(f"minato: master [{self._config.path}]")
         raise_open_files_limit()
-        for name in remove_leftovers():
-            log.info("removed %s, left behind by a master that was killed", name)
+        remove_dead_boards()
         self._inherit()
         # Sockets first: whoever starts minato twice hears of it at once, not after the first round of probes.
         self._listeners.bind(self._config.listen_addresses(), self._count_workers(self._config), BIND_TRIES)

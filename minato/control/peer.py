@@ -25,12 +25,20 @@ class MasterPeer:
 
     Args:
         hear: called with every message that is not about purges.
+        on_closed: called when the other closed the link.
     """
 
-    def __init__(self, loop: Loop, purges: Purges, hear: Callable[[LinkMessage], None]) -> None:
+    def __init__(
+        self,
+        loop: Loop,
+        purges: Purges,
+        hear: Callable[[LinkMessage], None],
+        on_closed: Callable[[], None] = lambda: None,
+    ) -> None:
         self._loop = loop
         self._purges = purges
         self._hear_message = hear
+        self._on_closed = on_closed
         self._link: Link | None = None
         self._pid = 0
 
@@ -65,6 +73,7 @@ class MasterPeer:
                 self._watch()
         except LinkClosedError:
             self.close()
+            self._on_closed()
 
     def take_part_in_purges(self) -> None:
         """Have the other purge, too, whatever is purged here, until its link closes."""

@@ -16,6 +16,7 @@ from minato.control.link import VERSION, Link, LinkClosedError, LinkMessage
 from minato.control.peer import MasterPeer
 from minato.control.purges import Purges
 from minato.control.reexec import HANDOVER_VARIABLE
+from minato.control.system import remove_dead_boards
 from minato.decide.upgrade import Takeover, TakeoverFacts, TakeoverPhase, TakeoverStep
 from minato.errors import BootError
 from minato.net.loop import Loop
@@ -24,6 +25,8 @@ log = logging.getLogger("minato.upgrade")
 
 # The old master answers within a turn of its loop.
 STATE_TIMEOUT_S = 10.0
+# Between the end of the link and that of the process that held it there is a moment.
+END_WAIT_S = 1.0
 
 
 class NewMaster(Protocol):
@@ -101,7 +104,9 @@ class Predecessor:
 
     def attach(self, loop: Loop, purges: Purges) -> None:
         """Listen to it from now on."""
-        self._peer = MasterPeer(loop, purges, self._hear)
+        # One that was killed has left its boards behind.
+        sweep = loop.timer(remove_dead_boards)
+        self._peer = MasterPeer(loop, purges, self._hear, lambda: sweep.set(END_WAIT_S))
         if self._link is not None:
             self._peer.connect(self._link, os.getppid())
             self._peer.take_part_in_purges()

@@ -19,9 +19,9 @@ from minato.control.purges import Purges
 from minato.control.reexec import CommandLine
 from minato.control.rollover import Checker
 from minato.control.supervisor import Supervisor, describe_exit
+from minato.control.system import remove_dead_boards
 from minato.decide.upgrade import Facts, Phase, Reason, Said, Step, Upgrade
 from minato.net.loop import Loop
-from minato.shared.board import remove_leftovers
 
 log = logging.getLogger("minato.upgrade")
 
@@ -208,7 +208,7 @@ class Upgrader:
         detail = f" ({said})" if said else ""
         log.error("upgrade given up: the new master: %s%s; this one goes on", self._plan.reason.value, detail)
         if not self._pid:
-            _remove_boards()
+            remove_dead_boards()
         self._master.note_upgrade_given_up()
 
     def _end_child(self, number: signal.Signals) -> None:
@@ -225,7 +225,7 @@ class Upgrader:
     def _forget_child(self) -> None:
         log.info("the new master that was given up is gone: it %s", self._end)
         self._peer.close()
-        _remove_boards()
+        remove_dead_boards()
 
     def _on_stranger(self, pid: int, status: int) -> None:
         """A child ended that is no worker."""
@@ -237,9 +237,3 @@ class Upgrader:
             log.warning("the new master (pid %d) %s", pid, describe_exit(status))
         self._end = describe_exit(status)
         self._peer.close()
-
-
-def _remove_boards() -> None:
-    """Remove the shared memory of a new master that was killed."""
-    for name in remove_leftovers():
-        log.info("removed %s, left behind by a master that was killed", name)

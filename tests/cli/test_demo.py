@@ -101,7 +101,7 @@ def test_port_that_is_taken_is_one_clear_line(tmp_path: Path) -> None:
 
 
 def test_origins_go_on_for_who_takes_over_and_new_upstreams_get_theirs(tmp_path: Path) -> None:
-    listen, first, second = free_ports(3)
+    listen, first, second = [free_port() for _ in range(3)]
     environment: dict[str, str] = {}
     write_config(tmp_path / "c.yaml", listen, first)
     old = DemoOrigins(load_config(str(tmp_path / "c.yaml")), environment)
@@ -119,7 +119,7 @@ def test_origins_go_on_for_who_takes_over_and_new_upstreams_get_theirs(tmp_path:
 
 @pytest.mark.parametrize("value", ["", "x", "0,99999 127.0.0.1:1", "99999"])
 def test_lifeline_that_is_none_is_of_no_account(tmp_path: Path, value: str) -> None:
-    listen, port = free_ports(2)
+    listen, port = free_port(), free_port()
     write_config(tmp_path / "c.yaml", listen, port)
     origins = DemoOrigins(load_config(str(tmp_path / "c.yaml")), {LIFELINE_VARIABLE: value})
     assert get(port, "/health")[1] == b"ok\n"

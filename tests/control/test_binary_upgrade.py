@@ -14,7 +14,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.control.runner import Instance, ask, connect, finish, free_port, read_answer, write_config
+from tests.control.runner import Instance, ask, connect, finish, read_answer, write_config
+from tests.ports import free_port
 
 Start = Callable[..., Instance]
 
