@@ -9,20 +9,25 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from minato.caching.purge import PurgeKind, PurgeRequest
 from minato.config.model import ListenAddress
 from minato.control import upgrade as upgrade_module
 from minato.control.handover import Inheritance, describe_state
 from minato.control.link import MAX_MESSAGE_BYTES, VERSION, Link, LinkClosedError
 from minato.control.listeners import Listeners
+from minato.control.peer import MasterPeer
+from minato.control.purges import Purges
 from minato.control.reexec import EXIT_CANNOT_EXECUTE, HANDOVER_VARIABLE, CommandLine, _logical_directory
 from minato.control.takeover import Predecessor
+from minato.decide.purging import PurgeOutcome
 from minato.errors import BootError
 from minato.net.bound import BoundListener
-from tests.control.runner import Instance, write_config
+from minato.net.loop import Loop
 from tests.ports import free_port
 
 
@@ -249,25 +254,100 @@ def test_pid_1_is_not_upgraded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.L
     assert "pid 1" in caplog.text
 
 
-def test_boards_of_an_old_master_killed_while_it_drains_are_removed(tmp_path: Path, start) -> None:
-    config, port = tmp_path / "config.yaml", free_port()
-    write_config(config, port)
-    minato: Instance = start(config)
-    minato.wait_ready()
-    old = minato.pid
-    with socket.create_connection(("127.0.0.1", port)) as client:
-        client.sendall(b"GET /hang HTTP/1.1\r\n\r\n")  # its worker will not end by itself
-        time.sleep(0.1)
-        hung = [worker.pid for worker in minato.workers()]
-        minato.signal(signal.SIGUSR2)
-        minato.upgraded()
-        os.kill(old, signal.SIGKILL)
-        minato.process.wait()
-        deadline_s = time.monotonic() + 10
-        # Any other instance that starts just then would remove it, too.
-        while left := [name for name in os.listdir("/dev/shm") if name.startswith(f"minato-{old}-")]:
-            assert time.monotonic() < deadline_s, (left, minato.log)
-            time.sleep(0.05)
-        for pid in hung:
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+class NoWorkers:
+    """A supervisor without workers."""
+
+    def hear(self) -> None:
+        """Nobody says anything."""
+
+    def workers(self) -> list[object]:
+        return []
+
+
+def test_boards_of_an_old_master_that_is_gone_are_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have been killed while it drained."""
+    removed: list[bool] = []
+    monkeypatch.setattr("minato.control.takeover.remove_dead_boards", lambda: removed.append(True))
+    monkeypatch.setattr("minato.control.takeover.END_WAIT_S", 0.05)
+    ours, theirs = Link.pair()
+    predecessor = from_link(theirs)
+    theirs.close()
+    loop = Loop()
+    predecessor.attach(loop, Purges(loop, NoWorkers()))  # type: ignore[arg-type]
+    loop.turn(0.1)
+    assert not removed
+    ours.close()
+    turn_until(loop, lambda: removed)
+    loop.close()
+
+
+def turn_until(loop: Loop, condition: Callable[[], object]) -> None:
+    deadline_s = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < deadline_s
+        loop.turn(0.02)
+
+
+class Side:
+    """One of two masters: its loop, its purges, its end of the link, what it heard, what it was asked to purge."""
+
+    def __init__(self, link: Link, other_pid: int) -> None:
+        self.loop = Loop()
+        self.purges = Purges(self.loop, NoWorkers())  # type: ignore[arg-type]
+        self.heard: list[dict[str, object]] = []
+        self.peer = MasterPeer(self.loop, self.purges, lambda message: self.heard.append(message.says))
+        self.peer.connect(link, other_pid)
+        self.peer.take_part_in_purges()
+        self.outcomes: list[PurgeOutcome] = []
+
+    def purge(self) -> None:
+        self.purges.begin([PurgeRequest(PurgeKind.ALL)], self.outcomes.append)
+
+
+@pytest.fixture
+def sides() -> Iterator[tuple[Side, Side]]:
+    ours, theirs = Link.pair()
+    old, new = Side(ours, 2), Side(theirs, 1)
+    yield old, new
+    for side in (old, new):
+        side.peer.close()
+        side.loop.close()
+
+
+def test_purge_waits_for_the_other_master(sides: tuple[Side, Side]) -> None:
+    for asked, other in (sides, sides[::-1]):
+        asked.purge()
+        asked.loop.turn(0.0)
+        assert asked.outcomes == []
+        serial = other.purges._purging.serial
+        turn_until(other.loop, lambda other=other, serial=serial: other.purges._purging.serial > serial)
+        turn_until(asked.loop, lambda asked=asked: asked.outcomes)
+        assert (asked.outcomes[0].workers, asked.outcomes[0].missing) == (1, ())
+        assert other.outcomes == []
+
+
+def test_purge_does_not_wait_for_another_master_that_is_gone(sides: tuple[Side, Side]) -> None:
+    old, new = sides
+    new.purge()
+    old.peer.close()
+    turn_until(new.loop, lambda: new.outcomes)
+    assert new.outcomes[0].missing == ()
+    new.purge()
+    assert len(new.outcomes) == 2
+
+
+def test_purge_names_another_master_that_does_not_answer(sides: tuple[Side, Side]) -> None:
+    new = sides[1]
+    new.purge()
+    turn_until(new.loop, lambda: new.outcomes)
+    assert new.outcomes[0].missing == (1,)
+
+
+def test_messages_of_any_number_arrive_in_order(sides: tuple[Side, Side]) -> None:
+    old, new = sides
+    for number in range(2_000):
+        old.peer.send({"number": number, "x": "y" * 1_000})
+    while len(new.heard) < 2_000:
+        new.loop.turn(0.0)
+        old.loop.turn(0.0)
+    assert [says["number"] for says in new.heard] == list(range(2_000))
