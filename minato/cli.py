@@ -39,7 +39,8 @@ commands:
 
 _EPILOG = """\
 signals to the master: HUP reload, TERM graceful stop, INT or QUIT fast stop, TTIN or TTOU one worker more or fewer,
-USR1 reopen the logs, USR2 binary upgrade. exit status: 0 after a stop that was asked for, 2 usage or config, 1 anything else.
+USR1 reopen the logs, USR2 binary upgrade. exit status: 0 after a stop that was asked for, 2 usage or config,
+1 anything else.
 """
 
 
