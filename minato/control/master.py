@@ -19,6 +19,7 @@ from minato.control.listeners import Listeners
 from minato.control.naming import Naming
 from minato.control.office import Office
 from minato.control.purges import Purges
+from minato.control.resizing import Resizing
 from minato.control.resolver import Lookup
 from minato.control.rollover import Checker, RolloverDriver, count_cpus
 from minato.control.signals import MASTER_SIGNALS, SignalQueue
@@ -117,6 +118,7 @@ class Master:
         )
         self._naming.on_changed = self._rollover.watch_anew
         self._naming.on_short = self._enlarge
+        self._resizing = Resizing(self._listeners, self._rollover)
         self._upgrade = Upgrader(
             loop=self._loop,
             supervisor=self._supervisor,
@@ -234,21 +236,8 @@ class Master:
             self._supervisor.bury_if_empty(generation)
 
     def _add_worker(self) -> None:
-        generation = self._serving_generation()
-        if generation is None:
-            return
-        target = generation.target + 1
-        if target > generation.board.slots:
-            log.info("%d workers need a larger board: rolling over to a new generation", target)
-            self._rollover.request(workers=target)
-            return
-        try:
-            self._listeners.bind(generation.config.listen_addresses(), target)
-        except BootError as error:
-            log.error("cannot add a worker: %s", error)
-            return
-        generation.target = target
-        log.info("%d workers", target)
+        if (generation := self._resizable_generation()) is not None:
+            self._resizing.add(generation)
 
     def _enlarge(self, generation: Generation) -> None:
         """The board of the serving generation is too small: another one of the same config gets a larger one."""
@@ -256,17 +245,12 @@ class Master:
             self._rollover.request(workers=generation.target)
 
     def _remove_worker(self) -> None:
-        generation = self._serving_generation()
-        if generation is None:
-            return
-        if generation.target == 1:
-            log.warning("one worker is the least; SIGTERM stops minato")
-            return
-        generation.target -= 1
-        log.info("%d workers", generation.target)
+        if (generation := self._resizable_generation()) is not None:
+            self._resizing.remove(generation)
 
-    def _serving_generation(self) -> Generation | None:
+    def _resizable_generation(self) -> Generation | None:
         if self._upgrade.is_under_way:
+            # A socket bound now would not be among those that are handed over.
             log.warning("the number of workers stays while an upgrade is under way")
             return None
         return self._supervisor.current if self._state is _State.RUNNING else None

@@ -99,11 +99,6 @@ class RolloverDriver:
         }
 
     @property
-    def is_requested(self) -> bool:
-        """Whether one is to begin."""
-        return self._plan.is_requested
-
-    @property
     def is_busy(self) -> bool:
         """Whether a rollover is going on."""
         return self._plan.phase is not Phase.IDLE

@@ -218,7 +218,7 @@ def test_address_in_use_is_given_up(minato: Instance, config: Path, port: int) -
     assert ask(port)["gen"] == "1"
 
 
-def test_second_usr2_is_refused(minato: Instance, config: Path) -> None:
+def test_second_usr2_and_another_number_of_workers_are_refused(minato: Instance, config: Path) -> None:
     with file(config.parent / "boot-hangs"):
         minato.signal(signal.SIGUSR2)
         new = new_master(minato)
@@ -226,6 +226,8 @@ def test_second_usr2_is_refused(minato: Instance, config: Path) -> None:
         minato.wait_for("no upgrade: one is under way already")
         os.kill(new.pid, signal.SIGUSR2)
         minato.wait_for("no upgrade: this master has not taken over yet")
+        minato.signal(signal.SIGTTIN)
+        minato.wait_for("the number of workers stays while an upgrade is under way")
     minato.upgraded()
     assert minato.wait_exit() == 0
 
