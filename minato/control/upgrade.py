@@ -75,7 +75,7 @@ class Upgrader:
         self._steps: dict[Step, Callable[[], None]] = {
             Step.START: self._start,
             Step.SEND_STATE: self._send_state,
-            Step.RETIRE: self._master.retire,
+            Step.RETIRE: self._retire,
             Step.SETTLE: self._settle,
             Step.GIVE_UP: self._give_up,
             Step.RESUME: self._resume,
@@ -189,8 +189,12 @@ class Upgrader:
         for says, sockets in describe_state(self._listeners.bound(), self._admin.bound(), health):
             self._peer.send(says, sockets)
 
+    def _retire(self) -> None:
+        log.info("all workers of the new master (pid %d) serve; those of this one drain", self._pid)
+        self._master.retire()
+
     def _settle(self) -> None:
-        log.info("the new master (pid %d) serves; this one finishes what it has and ends", self._pid)
+        log.info("the new master (pid %d) has taken over; this one finishes what it has and ends", self._pid)
         # First: the service manager must know the new master before it hears from it.
         is_reload_due = self._master.settle(self._pid)
         self._peer.send({"settled": True, "reload": is_reload_due})
