@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -113,6 +114,9 @@ class Instance:
 
     def stop(self) -> None:
         """End everything, for a fixture: nothing may survive a failed test."""
+        for pid in list(self.masters):
+            with contextlib.suppress(psutil.Error):
+                self._seen.update(child.pid for child in psutil.Process(pid).children(recursive=True))
         for pid in [*self.masters, *self._seen]:
             try:
                 process = psutil.Process(pid)
