@@ -14,6 +14,7 @@ from minato.control.boards import Boards
 from minato.control.health import HealthChecker
 from minato.control.master import Master
 from minato.control.system import say
+from minato.control.takeover import Predecessor
 from minato.demo.run import find_shipped_config, run_demo
 from minato.errors import BootError, ConfigError
 from minato.net.server import Server
@@ -38,7 +39,8 @@ commands:
 
 _EPILOG = """\
 signals to the master: HUP reload, TERM graceful stop, INT or QUIT fast stop, TTIN or TTOU one worker more or fewer,
-USR1 reopen the logs. exit status: 0 after a stop that was asked for, 2 usage or config, 1 anything else.
+USR1 reopen the logs, USR2 binary upgrade. exit status: 0 after a stop that was asked for, 2 usage or config,
+1 anything else.
 """
 
 
@@ -115,6 +117,7 @@ def _serve(config: Config, path: str, options: argparse.Namespace, on_ready: Cal
         workers=options.workers,
         pid_file=options.pid_file,
         on_ready=on_ready,
+        predecessor=Predecessor.from_environment(os.environ),
     )
     return master.run()
 

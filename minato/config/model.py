@@ -111,6 +111,7 @@ class Timeouts:
     client_idle_s: float = 75.0
     upstream_idle_s: float = 90.0
     drain_s: float = 30.0
+    upgrade_s: float = 60.0
     heartbeat_s: float = 10.0
 
 

@@ -115,6 +115,7 @@ _TIMEOUTS = Section(
         "client_idle": Key("client_idle_s", seconds()),
         "upstream_idle": Key("upstream_idle_s", seconds()),
         "drain": Key("drain_s", seconds()),
+        "upgrade": Key("upgrade_s", seconds()),
         # Workers beat several times a second at best: less than a second would kill healthy ones.
         "heartbeat": Key("heartbeat_s", seconds(low=1)),
     },

@@ -53,12 +53,12 @@ class Coroner:
         Args:
             exit_code: the exit status, or minus the number of the signal.
         """
+        how = describe_exit(exit_code)
         if exit_code >= 0:
-            return Death(f"ended with status {exit_code}", is_clean=exit_code == 0, is_crash=exit_code != 0)
-        name = _signal_name(-exit_code)
+            return Death(how, is_clean=exit_code == 0, is_crash=exit_code != 0)
         if -exit_code == signal.SIGKILL and self._ran_out_of_memory():
-            return Death(f"was killed by {name}: the kernel ran out of memory", is_crash=True)
-        return Death(f"was killed by {name}", is_crash=-exit_code in _FAULTS)
+            return Death(f"{how}: the kernel ran out of memory", is_crash=True)
+        return Death(how, is_crash=-exit_code in _FAULTS)
 
     def _ran_out_of_memory(self) -> bool:
         before, self._oom_kills = self._oom_kills, self._count_oom_kills()
@@ -73,6 +73,11 @@ class Coroner:
         except (OSError, ValueError):
             pass  # kernels before 4.13 do not count: then SIGKILL is a person
         return 0
+
+
+def describe_exit(exit_code: int) -> str:
+    """Say how a process ended: by its exit status, or minus the number of the signal."""
+    return f"was killed by {_signal_name(-exit_code)}" if exit_code < 0 else f"ended with status {exit_code}"
 
 
 def _signal_name(number: int) -> str:

@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 
 from minato.config.model import HealthConfig, Upstream
 from minato.control.probe import ProbeTarget, make_tls_context
@@ -86,6 +87,7 @@ class HealthChecker:
         self._rng = rng or random.Random()
         self._watches: dict[str, UpstreamWatch] = {}
         self._without_result: set[str] = set()
+        self._adopted: dict[str, Any] = {}
         self._first_round = threading.Event()
         self._refused_seen: dict[str, int] = {}
         self._scan_timer = self._loop.timer(self._scan_refused)
@@ -127,6 +129,7 @@ class HealthChecker:
             for key, upstream in upstreams.items():
                 context = tls if upstream.scheme == "https" else None
                 self._watch(ProbeTarget(upstream, addresses.get(key, ()), config, context))
+            self._adopted.clear()  # what it says of others would be old when they come
             self._note_first_round()
         self.wake()
 
@@ -145,6 +148,19 @@ class HealthChecker:
         """Return what is known of every upstream, by key."""
         with self.fork_lock:
             return {key: watch.state for key, watch in self._watches.items()}
+
+    def export_health(self) -> dict[str, Any]:
+        """Return what is known of every upstream, by key, in plain values, for the next master to ``adopt_health``."""
+        with self.fork_lock:
+            return {key: watch.snapshot() for key, watch in self._watches.items()}
+
+    def adopt_health(self, health: Mapping[str, Any]) -> None:
+        """Have the upstreams of the next ``update`` begin with what the old master knew of them.
+
+        Those need no result of their own before the first round is over.
+        """
+        with self.fork_lock:
+            self._adopted = dict(health)
 
     def wake(self) -> None:
         """Say that a connection was refused and counted; for workers, never blocks."""
@@ -181,7 +197,11 @@ class HealthChecker:
             watch.retarget(target)
             return
         self._watches[key] = watch = UpstreamWatch(self._loop, target, report=self._on_result, rng=self._rng)
-        self._without_result.add(key)
+        if (known := self._adopted.get(key)) is not None:
+            watch.restore(known)
+            self._publish(key, watch.state is Health.UP)
+        if watch.state is Health.UNKNOWN:
+            self._without_result.add(key)
         watch.start()
 
     def _run(self) -> None:

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from minato.config.model import ListenAddress
 from minato.errors import BootError
@@ -44,6 +44,14 @@ class Listeners:
     def of_slot(self, slot: int, addresses: Iterable[ListenAddress]) -> tuple[BoundListener, ...]:
         """Return the slot's sockets for those of the addresses that it has one for."""
         return tuple(self._sockets[slot, address] for address in addresses if (slot, address) in self._sockets)
+
+    def bound(self) -> dict[tuple[int, ListenAddress], BoundListener]:
+        """Return every socket by its slot and address."""
+        return dict(self._sockets)
+
+    def adopt(self, bound: Mapping[tuple[int, ListenAddress], BoundListener]) -> None:
+        """Take over sockets that another master bound: what is missing beside them is bound as if they were ours."""
+        self._sockets.update(bound)
 
     def bind(self, addresses: Sequence[ListenAddress], slots: int, tries: int = 1) -> list[tuple[int, ListenAddress]]:
         """Bind what is missing so that each of the first ``slots`` slots has a socket for each address.

@@ -17,17 +17,20 @@ from minato.control.boards import Boards
 from minato.control.generation import Generation, WorkerState
 from minato.control.listeners import Listeners
 from minato.control.naming import Naming
+from minato.control.office import Office
 from minato.control.purges import Purges
+from minato.control.resizing import Resizing
 from minato.control.resolver import Lookup
 from minato.control.rollover import Checker, RolloverDriver, count_cpus
 from minato.control.signals import MASTER_SIGNALS, SignalQueue
 from minato.control.supervisor import Supervisor
-from minato.control.system import PidFile, notify_service_manager, raise_open_files_limit, say, say_ready
+from minato.control.system import raise_open_files_limit, remove_dead_boards, say
+from minato.control.takeover import Predecessor
+from minato.control.upgrade import Upgrader
 from minato.control.worker import ServerFactory
 from minato.decide.supervision import STOP_GRACE_S
 from minato.errors import BootError
 from minato.net.loop import Loop
-from minato.shared.board import remove_leftovers
 
 log = logging.getLogger("minato.master")
 
@@ -42,6 +45,8 @@ CheckerFactory = Callable[[Boards], Checker]
 
 class _State(enum.Enum):
     RUNNING = "running"
+    HANDING_OVER = "handing over"  # the workers drain; what they served is the new master's
+    RETIRED = "retired"  # the new master is the master; this one finishes what it has
     DRAINING = "draining"
     STOPPING = "stopping"
 
@@ -58,6 +63,7 @@ class Master:
         checker_factory: makes the health checker that publishes to the boards.
         on_ready: called once, when all workers of the first generation serve.
         lookup: resolves names; None: getaddrinfo does.
+        predecessor: the master whose place this one is to take, if there is one.
     """
 
     def __init__(
@@ -71,14 +77,17 @@ class Master:
         pid_file: str | None = None,
         on_ready: Callable[[], None] | None = None,
         lookup: Lookup | None = None,
+        predecessor: Predecessor | None = None,
     ) -> None:
         self._config = config
         self._workers_option = workers
         self._on_ready = on_ready
-        self._pid_file = PidFile(pid_file) if pid_file else None
         self._state = _State.RUNNING
         self._is_ready = False
         self._told_note = ""
+        self._predecessor = predecessor or Predecessor()
+        self._office = Office(pid_file, is_held=not self._predecessor.is_master)
+        self._handed_over = 0
         self._exit_status = 0
         self._loop = Loop(forgives_pauses=True)
         self._signals = SignalQueue(self._loop)
@@ -93,9 +102,9 @@ class Master:
             guard=self._checker,
             server_factory=server_factory,
         )
-        routes = make_routes(health=self._health, begin_purge=Purges(self._loop, self._supervisor).begin)
-        self._admin = AdminEndpoint(self._loop, routes)
-        self._supervisor.forget = self._admin.forget
+        self._purges = Purges(self._loop, self._supervisor)
+        self._admin = AdminEndpoint(self._loop, make_routes(health=self._health, begin_purge=self._purges.begin))
+        self._supervisor.forget = self._forget
         self._naming = Naming(self._loop, self._supervisor, self._boards, self._checker.fork_lock, lookup)
         self._rollover = RolloverDriver(
             supervisor=self._supervisor,
@@ -111,6 +120,16 @@ class Master:
         )
         self._naming.on_changed = self._rollover.watch_anew
         self._naming.on_short = self._enlarge
+        self._resizing = Resizing(self._listeners, self._rollover)
+        self._upgrade = Upgrader(
+            loop=self._loop,
+            supervisor=self._supervisor,
+            listeners=self._listeners,
+            admin=self._admin,
+            checker=self._checker,
+            purges=self._purges,
+            master=self,
+        )
         self._on_signal: dict[signal.Signals, Callable[[], None]] = {
             signal.SIGHUP: self._reload,
             signal.SIGTERM: self._stop_gracefully,
@@ -119,7 +138,7 @@ class Master:
             signal.SIGTTIN: self._add_worker,
             signal.SIGTTOU: self._remove_worker,
             signal.SIGUSR1: self._reopen_logs,
-            signal.SIGUSR2: self._upgrade,
+            signal.SIGUSR2: self._begin_upgrade,
         }
 
     def run(self) -> int:
@@ -127,18 +146,21 @@ class Master:
         self._signals.install(MASTER_SIGNALS)
         try:
             self._boot()
-            while self._state is _State.RUNNING or self._supervisor.generations:
+            while self._state is _State.RUNNING or self._supervisor.generations or self._upgrade.is_ending_child:
                 self._loop.turn(BUSY_WAIT_S if self._rollover.is_busy else IDLE_WAIT_S)
                 self._obey_signals()
                 self._supervisor.reap()
                 self._supervisor.murder()
+                self._upgrade.advance(can_begin=self._can_upgrade())
                 if self._state is _State.RUNNING:
                     self._naming.advance()
-                    self._rollover.advance()
+                    if not self._upgrade.is_under_way:
+                        self._rollover.advance()
                     self._supervisor.manage()
                     self._supervisor.lend()
-                    if not self._rollover.is_busy:
+                    if not self._rollover.is_busy and not self._upgrade.is_under_way:
                         self._supervisor.recycle()
+                self._predecessor.advance(self, is_ready=self._is_ready and self._state is _State.RUNNING)
         except BootError as error:
             say(f"minato: {error}")
             self._exit_status = 1
@@ -149,16 +171,23 @@ class Master:
     def _boot(self) -> None:
         setproctitle(f"minato: master [{self._config.path}]")
         raise_open_files_limit()
-        for name in remove_leftovers():
-            log.info("removed %s, left behind by a master that was killed", name)
+        remove_dead_boards()
+        self._inherit()
         # Sockets first: whoever starts minato twice hears of it at once, not after the first round of probes.
         self._listeners.bind(self._config.listen_addresses(), self._count_workers(self._config), BIND_TRIES)
         self._admin.bind(self._config.admin.listen, BIND_TRIES)
-        if self._pid_file is not None:
-            self._pid_file.write()
-        self._admin.serve(self._config.admin.listen)
+        self._office.write_pid()
+        if self._office.is_held:
+            self._admin.serve(self._config.admin.listen)
         self._checker.start()
         self._rollover.request()
+
+    def _inherit(self) -> None:
+        inheritance = self._predecessor.inherit()
+        self._listeners.adopt(inheritance.listeners)
+        self._admin.adopt(inheritance.admin)
+        self._checker.adopt_health(inheritance.health)
+        self._predecessor.attach(self._loop, self._purges)
 
     def _obey_signals(self) -> None:
         # Those that are there now: a flood of signals must not keep the master from its other work.
@@ -168,16 +197,22 @@ class Master:
                 action()
 
     def _reload(self) -> None:
-        if self._state is _State.RUNNING:
-            self._rollover.request()
+        if self._state not in (_State.RUNNING, _State.HANDING_OVER):
+            log.warning("no reload: this master is %s", self._state.value)
+            return
+        if self._upgrade.is_under_way:
+            log.info("the reload waits for the upgrade: whoever serves after it reads the config")
+        self._rollover.request()
 
     def _stop_gracefully(self) -> None:
-        if self._state is not _State.RUNNING:
+        if self._state in (_State.DRAINING, _State.STOPPING):
             self._stop_fast()
             return
         log.info("stopping: what is in flight is finished first")
+        self._office.tell("STOPPING=1")
         self._state = _State.DRAINING
-        notify_service_manager("STOPPING=1")
+        self._upgrade.stop(fast=False)
+        self._predecessor.stop("stop")
         self._rollover.cancel()
         self._listeners.close()
         self._admin.serve(None)
@@ -190,8 +225,10 @@ class Master:
         if self._state is _State.STOPPING:
             return
         log.info("stopping at once")
+        self._office.tell("STOPPING=1")
         self._state = _State.STOPPING
-        notify_service_manager("STOPPING=1")
+        self._upgrade.stop(fast=True)
+        self._predecessor.stop("stop fast")
         self._rollover.cancel()
         self._listeners.close()
         self._admin.serve(None)
@@ -204,21 +241,8 @@ class Master:
             self._supervisor.bury_if_empty(generation)
 
     def _add_worker(self) -> None:
-        generation = self._serving_generation()
-        if generation is None:
-            return
-        target = generation.target + 1
-        if target > generation.board.slots:
-            log.info("%d workers need a larger board: rolling over to a new generation", target)
-            self._rollover.request(workers=target)
-            return
-        try:
-            self._listeners.bind(generation.config.listen_addresses(), target)
-        except BootError as error:
-            log.error("cannot add a worker: %s", error)
-            return
-        generation.target = target
-        log.info("%d workers", target)
+        if (generation := self._resizable_generation()) is not None:
+            self._resizing.add(generation)
 
     def _enlarge(self, generation: Generation) -> None:
         """The board of the serving generation is too small: another one of the same config gets a larger one."""
@@ -226,20 +250,20 @@ class Master:
             self._rollover.request(workers=generation.target)
 
     def _remove_worker(self) -> None:
-        generation = self._serving_generation()
-        if generation is None:
-            return
-        if generation.target == 1:
-            log.warning("one worker is the least; SIGTERM stops minato")
-            return
-        generation.target -= 1
-        log.info("%d workers", generation.target)
+        if (generation := self._resizable_generation()) is not None:
+            self._resizing.remove(generation)
 
-    def _serving_generation(self) -> Generation | None:
+    def _resizable_generation(self) -> Generation | None:
+        if self._upgrade.is_under_way:
+            # A socket bound now would not be among those that are handed over.
+            log.warning("the number of workers stays while an upgrade is under way")
+            return None
         return self._supervisor.current if self._state is _State.RUNNING else None
 
     def _health(self) -> tuple[str, int, str]:
         """Return what there is to say to a health check, how many workers serve, and what else is to be known."""
+        if self._state in (_State.HANDING_OVER, _State.RETIRED):
+            return "ok", self._handed_over, ""  # those of the new master, who answers for itself in a moment
         if self._state is not _State.RUNNING:
             return "stopping", 0, ""
         current = self._supervisor.current
@@ -251,26 +275,99 @@ class Master:
     def _reopen_logs(self) -> None:
         log.info("reopening the access log")
         self._supervisor.reopen_logs()
+        self._predecessor.pass_on("reopen logs")
 
-    def _upgrade(self) -> None:
-        log.warning("SIGUSR2: the binary upgrade is not yet available in this version")
+    def _begin_upgrade(self) -> None:
+        if self._state is not _State.RUNNING:
+            log.warning("no upgrade: this master is %s", self._state.value)
+        elif self._predecessor.is_master:
+            log.warning("no upgrade: this master has not taken over yet")
+        else:
+            self._upgrade.request()
+
+    def _can_upgrade(self) -> bool:
+        return self._state is _State.RUNNING and self._is_ready and not self._rollover.is_busy
+
+    # -- what an upgrade asks of the old master (minato.control.upgrade.OldMaster)
+
+    def note_upgrade_begun(self) -> None:
+        self._office.tell_reloading()
+
+    def note_upgrade_given_up(self) -> None:
+        if self._state in (_State.RUNNING, _State.HANDING_OVER):
+            self._office.tell("READY=1")
+
+    def retire(self) -> None:
+        """Have all workers accept what waits, then no more."""
+        self._state = _State.HANDING_OVER
+        current = self._supervisor.current
+        self._handed_over = current.target if current is not None else 0
+        for generation in self._supervisor.generations:
+            self._supervisor.drain(generation.workers.values(), generation.config.timeouts.drain_s)
+
+    def resume(self) -> None:
+        """Serve again: the new master died in the last moment."""
+        self._state = _State.RUNNING
+        current = self._supervisor.current
+        # manage() replaces what drains at once, where there are rows; a generation of its own has a board of its own.
+        if current is not None and not self._rollover.is_requested:
+            self._rollover.request(workers=current.target)
+
+    def settle(self, new_pid: int) -> bool:
+        """Be the master no more. Returns whether the config is to be read anew."""
+        # The service manager believes this from the master that it knows, and in this order.
+        self._office.hand_on(new_pid)
+        self._state = _State.RETIRED
+        setproctitle(f"minato: old master [{self._config.path}]")
+        is_reload_due = self._rollover.is_requested
+        self._rollover.cancel()
+        self._listeners.close()
+        self._admin.serve(None)
+        self._retire_current()
+        return is_reload_due
+
+    def obey_successor(self, command: str) -> None:
+        """Do what the new master was told: this one drains on its behalf."""
+        commands = {"stop": self._stop_gracefully, "stop fast": self._stop_fast, "reopen logs": self._reopen_logs}
+        if (action := commands.get(command)) is not None:
+            action()
+
+    # -- what an upgrade asks of the new one (minato.control.takeover.NewMaster)
+
+    def take_over(self, *, reload: bool) -> None:
+        """Be the master from now on."""
+        self._office.take()
+        self._announce()
+        if reload:
+            self._reload()
+
+    def yield_to_old(self) -> None:
+        """End: the old master goes on."""
+        if self._state is _State.RUNNING:
+            self._stop_gracefully()
 
     def _count_workers(self, config: Config) -> int:
         return self._workers_option or config.workers or count_cpus()
 
     def _on_rollover_begun(self) -> None:
         if self._is_ready:
-            notify_service_manager(f"RELOADING=1\nMONOTONIC_USEC={time.monotonic_ns() // 1000}")
+            self._office.tell_reloading()
 
     def _on_rollover_over(self, serving: Generation | None) -> None:
         if serving is None:
             raise BootError("cannot start; the log above says why")
         if self._is_ready:
-            notify_service_manager("READY=1")
+            self._office.tell("READY=1")
             self._tell_note()
             return
         self._is_ready = True
-        say_ready(serving.target, serving.config.listen_addresses())
+        if self._office.is_held:
+            self._announce()
+
+    def _announce(self) -> None:
+        serving = self._supervisor.current
+        assert serving is not None
+        self._office.announce(serving)
         if self._on_ready is not None:
             self._on_ready()
 
@@ -278,7 +375,13 @@ class Master:
         """Have the service manager show what is to be known of the serving generation, or nothing any more."""
         told, self._told_note = self._told_note, self._rollover.note
         if told != self._told_note:
-            notify_service_manager(f"STATUS={self._told_note}")
+            self._office.tell(f"STATUS={self._told_note}")
+
+    def _forget(self) -> None:
+        """In a new worker: close the copies of what is neither a socket to accept from nor a channel."""
+        self._admin.forget()
+        self._upgrade.forget()
+        self._predecessor.forget()
 
     def _clean_up(self) -> None:
         """Leave nothing behind, whatever ended the main loop: no worker, no segment, no pid file."""
@@ -289,12 +392,13 @@ class Master:
             self._loop.turn(BUSY_WAIT_S)
             self._supervisor.reap()
             self._supervisor.murder()
+        self._upgrade.close()
         self._admin.close()
         self._checker.stop()
         for generation in list(self._supervisor.generations):
             self._boards.drop(generation.board)
         self._listeners.close()
-        if self._pid_file is not None:
-            self._pid_file.remove()
+        self._office.close()
+        self._predecessor.close()
         self._signals.restore(MASTER_SIGNALS)
         self._loop.close()

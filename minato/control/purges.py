@@ -39,6 +39,7 @@ class Purges:
         self._purging = Purging()
         self._callbacks: dict[int, OnPurged] = {}
         self._outboxes: dict[int, Outbox] = {}
+        self._others: dict[int, Callable[[int], None]] = {}
         self._deadline = loop.timer(self._settle)
         self._retry = loop.timer(self._flush)
         supervisor.on_purged = self._on_purged
@@ -47,17 +48,40 @@ class Purges:
     def __repr__(self) -> str:
         return f"<Purges {len(self._purging)} under way, {len(self._outboxes)} workers known>"
 
-    def begin(self, purges: Sequence[PurgeRequest], on_purged: OnPurged) -> None:
-        """Have every worker carry out these purges, then call ``on_purged`` once; at once where there is no worker."""
+    def begin(self, purges: Sequence[PurgeRequest], on_purged: OnPurged, asked_by: int = 0) -> None:
+        """Have every worker carry out these purges, then call ``on_purged`` once; at once where there is no worker.
+
+        Args:
+            asked_by: the other master that asks for it, which is not asked in turn.
+        """
         self._supervisor.hear()  # one that has said by now that it serves is no longer about to start
         workers = [worker for _, worker in self._supervisor.workers() if _may_hold_something(worker)]
-        serial = self._purging.begin([worker.pid for worker in workers], time.monotonic() + WAIT_S)
+        others = {pid: ask for pid, ask in self._others.items() if pid != asked_by}
+        pids = [*(worker.pid for worker in workers), *others]
+        serial = self._purging.begin(pids, time.monotonic() + WAIT_S)
         self._callbacks[serial] = on_purged
         message = Message(Verb.PURGE, serial=serial, purges=tuple(purges))
         for worker in workers:
             self._outboxes.setdefault(worker.pid, Outbox(worker.channel.send)).put(message)
+        for ask in others.values():
+            ask(serial)
         self._settle()
         self._retry_later()
+
+    def ask_also(self, pid: int, ask: Callable[[int], None]) -> None:
+        """Have another master take part in every purge until it leaves: it is asked by serial, and ``confirm``s it."""
+        self._others[pid] = ask
+
+    def confirm(self, pid: int, serial: int, count: int) -> None:
+        """Another master has carried out everything up to that serial."""
+        self._purging.confirm(pid, serial, count)
+        self._settle()
+
+    def leave(self, pid: int) -> None:
+        """Another master is gone."""
+        self._others.pop(pid, None)
+        self._purging.leave(pid)
+        self._settle()
 
     def _on_purged(self, worker: WorkerHandle, message: Message) -> None:
         self._purging.confirm(worker.pid, message.serial, message.count)

@@ -8,7 +8,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from minato.config.model import Config, HealthConfig, Upstream
 from minato.control.admin.endpoint import AdminEndpoint
@@ -38,6 +38,8 @@ class Checker(Protocol):
     def start(self) -> None: ...
     def update(self, config: HealthConfig, upstreams: Mapping[str, Upstream], addresses: Addresses) -> None: ...
     def wait_first_round(self, timeout_s: float) -> bool: ...
+    def export_health(self) -> dict[str, Any]: ...
+    def adopt_health(self, health: Mapping[str, Any]) -> None: ...
     def forget(self) -> None: ...
     def wake(self) -> None: ...
     def stop(self) -> None: ...
@@ -256,6 +258,9 @@ class RolloverDriver:
             self._note = ""
         if old is not None:
             self._drop_addresses(generation, old)
+        else:
+            # What was inherited and is not wanted: the old master's workers accept from it until they drain.
+            self._listeners.keep_only(generation.config.listen_addresses())
         self._admin.serve(generation.config.admin.listen)
         generation.bound.clear()
         self._supervisor.lend()

@@ -47,6 +47,7 @@ class Supervisor:
         on_purged: hears what a worker says of a purge.
         on_addressed: hears that a worker goes by other addresses.
         on_gone: hears that a worker ended.
+        on_stranger: hears of every other child that ended: its pid, and its exit status (negative: the signal).
         forget: what else a new worker lets go of.
     """
 
@@ -72,6 +73,7 @@ class Supervisor:
         self.on_purged: Callable[[WorkerHandle, Message], None] = lambda worker, message: None
         self.on_addressed: Callable[[WorkerHandle, Message], None] = lambda worker, message: None
         self.on_gone: Callable[[WorkerHandle], None] = lambda worker: None
+        self.on_stranger: Callable[[int, int], None] = lambda pid, status: None
         self.forget: Callable[[], None] = lambda: None
 
     @property
@@ -151,9 +153,13 @@ class Supervisor:
                 return
             if pid == 0:
                 return
+            exit_code = os.waitstatus_to_exitcode(status)
             for generation, worker in self.workers():
                 if worker.pid == pid:
-                    self._bury(generation, worker, self._coroner.examine(os.waitstatus_to_exitcode(status)))
+                    self._bury(generation, worker, self._coroner.examine(exit_code))
+                    break
+            else:
+                self.on_stranger(pid, exit_code)
 
     def hear(self) -> None:
         """Read what workers have said up to now, before the loop gets to it."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from minato.config.model import ListenAddress
 from minato.errors import BootError
+from minato.shared.board import remove_leftovers
 
 log = logging.getLogger("minato.system")
 
@@ -61,6 +62,12 @@ def notify_service_manager(state: str) -> None:
             sock.sendto(state.encode(), address)
         except OSError as error:
             log.warning("cannot notify the service manager at %s: %s", path, error.strerror)
+
+
+def remove_dead_boards() -> None:
+    """Remove the shared memory of masters that were killed."""
+    for name in remove_leftovers():
+        log.info("removed %s, left behind by a master that was killed", name)
 
 
 def raise_open_files_limit() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from minato.control.probe import Probe, ProbeTarget
 from minato.decide.health import Health, ProbeResult, Transition, UpstreamHealth
@@ -60,6 +61,15 @@ class UpstreamWatch:
     @property
     def state(self) -> Health:
         return self._health.state
+
+    def snapshot(self) -> dict[str, object]:
+        """Return what is known, in plain values, for the next master."""
+        return {**self._health.snapshot(), "down_since_s": self.down_since_s}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Go on from what the old master knew; the monotonic clock is the machine's, hence the same."""
+        self._health.restore(snapshot)
+        self.down_since_s = float(snapshot["down_since_s"])
 
     def start(self) -> None:
         """Begin the first round in the loop's next turn."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 
 class Health(enum.Enum):
@@ -59,6 +60,15 @@ class UpstreamHealth:
             raise ValueError(f"rise and fall are at least 1: {rise}, {fall}")
         self._rise = rise
         self._fall = fall
+
+    def snapshot(self) -> dict[str, object]:
+        """Return what is known, in plain values, for another process to ``restore``."""
+        return {"state": self.state.value, "run": self._run}
+
+    def restore(self, snapshot: Mapping[str, Any]) -> None:
+        """Go on from what another one knew; thresholds may be others by now."""
+        self.state = Health(snapshot["state"])
+        self._run = int(snapshot["run"])
 
     def feed(self, result: ProbeResult) -> Transition | None:
         """Take in a result; return the change it brings about, if any."""

@@ -44,7 +44,7 @@ def run_demo(config: Config, serve: Callable[[Callable[[], None]], int]) -> int:
     Raises:
         BootError: a port is taken.
     """
-    origins = DemoOrigins(config)
+    origins = DemoOrigins(config, os.environ)
     try:
         return serve(lambda: print(_render_hints(_url(config)), flush=True))
     finally:

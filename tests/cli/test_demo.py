@@ -16,7 +16,7 @@ import psutil
 import pytest
 
 from minato.config import load_config
-from minato.demo.origins import DemoOrigins
+from minato.demo.origins import LIFELINE_VARIABLE, DemoOrigins
 from minato.demo.run import find_shipped_config
 from minato.errors import BootError
 from tests.ports import free_port
@@ -38,7 +38,7 @@ def origin(tmp_path: Path) -> Iterator[int]:
     """The port of a running demo origin."""
     listen, port = free_port(), free_port()
     write_config(tmp_path / "c.yaml", listen, port)
-    origins = DemoOrigins(load_config(str(tmp_path / "c.yaml")))
+    origins = DemoOrigins(load_config(str(tmp_path / "c.yaml")), {})
     yield port
     origins.stop()
 
@@ -97,7 +97,33 @@ def test_port_that_is_taken_is_one_clear_line(tmp_path: Path) -> None:
         port = other.getsockname()[1]
         write_config(tmp_path / "c.yaml", free_port(), port)
         with pytest.raises(BootError, match=f"^cannot listen on 127.0.0.1:{port} for a demo origin: address already"):
-            DemoOrigins(load_config(str(tmp_path / "c.yaml")))
+            DemoOrigins(load_config(str(tmp_path / "c.yaml")), {})
+
+
+def test_origins_go_on_for_who_takes_over_and_new_upstreams_get_theirs(tmp_path: Path) -> None:
+    listen, first, second = [free_port() for _ in range(3)]
+    environment: dict[str, str] = {}
+    write_config(tmp_path / "c.yaml", listen, first)
+    old = DemoOrigins(load_config(str(tmp_path / "c.yaml")), environment)
+    lifeline, *played = environment[LIFELINE_VARIABLE].split()
+    handed_on = {LIFELINE_VARIABLE: " ".join([str(os.dup(int(lifeline))), *played])}  # as an exec would
+    write_config(tmp_path / "c.yaml", listen, first, second)
+    new = DemoOrigins(load_config(str(tmp_path / "c.yaml")), handed_on)
+    old.stop()
+    assert [get(port, "/health")[1] for port in (first, second)] == [b"ok\n"] * 2
+    assert LIFELINE_VARIABLE not in environment and len(handed_on[LIFELINE_VARIABLE].split()) == 3
+    new.stop()
+    wait_refused(first)
+    wait_refused(second)
+
+
+@pytest.mark.parametrize("value", ["", "x", "0,99999 127.0.0.1:1", "99999"])
+def test_lifeline_that_is_none_is_of_no_account(tmp_path: Path, value: str) -> None:
+    listen, port = free_port(), free_port()
+    write_config(tmp_path / "c.yaml", listen, port)
+    origins = DemoOrigins(load_config(str(tmp_path / "c.yaml")), {LIFELINE_VARIABLE: value})
+    assert get(port, "/health")[1] == b"ok\n"
+    origins.stop()
 
 
 def test_shipped_config_can_be_played() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import signal
@@ -42,6 +43,7 @@ class Instance:
             start_new_session=True,
         )
         self.pid = self.process.pid
+        self.masters = [self.pid]
         self.log: list[str] = []
         self._changed = threading.Condition()
         self._seen: set[int] = set()
@@ -81,7 +83,7 @@ class Instance:
 
     def wait_exit(self) -> int:
         status = self.process.wait(WAIT_S)
-        self._reader.join(WAIT_S)
+        self._reader.join(WAIT_S if len(self.masters) == 1 else 0)  # a new master holds stderr, too
         return status
 
     def workers(self) -> list[psutil.Process]:
@@ -103,20 +105,32 @@ class Instance:
     def segments(self) -> list[str]:
         return [name for name in os.listdir("/dev/shm") if name.startswith(f"minato-{self.pid}-")]
 
+    def upgraded(self) -> int:
+        """Wait until a new master has taken over; ``pid`` is its from then on."""
+        line = self.wait_for("^minato: ready ", count=len(self.masters) + 1)
+        self.pid = int(re.findall(r"pid=(\d+)", line)[0])
+        self.masters.append(self.pid)
+        return self.pid
+
     def stop(self) -> None:
         """End everything, for a fixture: nothing may survive a failed test."""
-        for pid in [self.pid, *self._seen]:
+        for pid in list(self.masters):
+            with contextlib.suppress(psutil.Error):
+                self._seen.update(child.pid for child in psutil.Process(pid).children(recursive=True))
+        for pid in [*self.masters, *self._seen]:
             try:
                 process = psutil.Process(pid)
-                if pid == self.pid or "minato: worker" in " ".join(process.cmdline()):
+                words = " ".join(process.cmdline())
+                if pid == self.process.pid or any(word in words for word in ("minato: ", "standin")):
                     process.send_signal(signal.SIGCONT)
                     process.kill()
             except psutil.Error:
                 continue
         self.process.wait()
         self._reader.join(WAIT_S)
-        for name in self.segments():
-            os.unlink(f"/dev/shm/{name}")
+        for name in os.listdir("/dev/shm"):
+            if any(name.startswith(f"minato-{pid}-") for pid in [*self.masters, *self._seen]):
+                os.unlink(f"/dev/shm/{name}")
 
 
 def title(process: psutil.Process) -> str:

@@ -19,6 +19,7 @@ from minato.config import Config, ListenAddress, load_config
 from minato.control.boards import Boards
 from minato.control.health import HealthChecker
 from minato.control.master import Master
+from minato.control.takeover import Predecessor
 from minato.errors import BootError
 from minato.net.bound import BoundListener
 from minato.net.loop import EXCLUSIVE, READ, Loop
@@ -189,6 +190,7 @@ def main() -> int:
             checker_factory=make_checker,
             workers=workers,
             pid_file=pid_file,
+            predecessor=Predecessor.from_environment(os.environ),
         ).run()
     except BootError as error:
         os.write(2, f"minato: {error}\n".encode())

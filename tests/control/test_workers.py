@@ -166,14 +166,6 @@ def test_usr1_reopens_the_logs_of_every_worker(start: Start, config: Path, port:
     minato.wait_for("standin: reopened logs", count=2)
 
 
-def test_usr2_is_refused_for_now(start: Start, config: Path, port: int) -> None:
-    minato = start(config)
-    minato.wait_ready()
-    minato.signal(signal.SIGUSR2)
-    minato.wait_for("not yet available")
-    assert ask(port)["gen"] == "1"
-
-
 def test_term_to_one_worker_drains_it_and_puts_another_in_its_place(start: Start, config: Path, port: int) -> None:
     write_config(config, port, workers=1)
     minato = start(config)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -59,6 +61,15 @@ def test_new_thresholds_keep_state_and_run() -> None:
     health.set_thresholds(rise=1, fall=2)
     assert health.state is Health.UP
     assert health.feed(REFUSED) is not None
+
+
+def test_what_one_process_knew_another_goes_on_from() -> None:
+    old, new = UpstreamHealth(rise=1, fall=2), UpstreamHealth(rise=1, fall=2)
+    old.feed(OK)
+    old.feed(REFUSED)
+    new.restore(json.loads(json.dumps(old.snapshot())))
+    assert new.state is Health.UP
+    assert new.feed(REFUSED) is not None  # the second in a row
 
 
 @pytest.mark.parametrize(("rise", "fall"), [(0, 1), (1, 0), (-1, 1)])

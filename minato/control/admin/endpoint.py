@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+from collections.abc import Mapping
 from ipaddress import ip_address
 
 from minato.config.model import ListenAddress
@@ -12,6 +13,7 @@ from minato.control.admin.answer import Answer, render_answer
 from minato.control.admin.connection import AdminConnection
 from minato.control.admin.routes import Routes
 from minato.control.listeners import Listeners
+from minato.net.bound import BoundListener
 from minato.net.loop import READ, Loop
 
 log = logging.getLogger("minato.admin")
@@ -49,6 +51,14 @@ class AdminEndpoint:
         """
         if address is not None:
             self._listeners.bind([address], 1, tries)
+
+    def bound(self) -> dict[tuple[int, ListenAddress], BoundListener]:
+        """Return what is bound, for another master to adopt."""
+        return self._listeners.bound()
+
+    def adopt(self, bound: Mapping[tuple[int, ListenAddress], BoundListener]) -> None:
+        """Take over what another master bound."""
+        self._listeners.adopt(bound)
 
     def serve(self, address: ListenAddress | None) -> None:
         """Serve this address, which is bound, and none else; requests that came by the old one are answered."""

@@ -42,6 +42,7 @@ class Minato:
 
     Attributes:
         port: the listen port of the first service.
+        masters: pids of all masters so far; the last one is in office.
         lines: every line of stderr so far.
     """
 
@@ -55,6 +56,7 @@ class Minato:
         env: Mapping[str, str] | None = None,
         command: str = "run",
         program: Sequence[str] = (str(BIN),),
+        relative: bool = False,
     ) -> None:
         self.directory = directory
         self.config_path = directory / "config.yaml"
@@ -64,7 +66,9 @@ class Minato:
         self._change = threading.Condition()
         self._ended = False
         self._known: dict[int, float] = {}
-        options = ["--config", str(self.config_path)] + (["--workers", str(workers)] if workers else [])
+        options = ["--config", "config.yaml" if relative else str(self.config_path)] + (
+            ["--workers", str(workers)] if workers else []
+        )
         self.stdout_path = directory / "stdout"
         with self.stdout_path.open("ab") as stdout:
             self.process = subprocess.Popen(
@@ -76,6 +80,7 @@ class Minato:
                 stderr=subprocess.PIPE,
                 start_new_session=True,
             )
+        self.masters = [self.process.pid]
         self._reader = threading.Thread(target=self._read_stderr, daemon=True)
         self._reader.start()
 
@@ -127,7 +132,7 @@ class Minato:
 
     @property
     def pid(self) -> int:
-        return self.process.pid
+        return self.masters[-1]
 
     def remember_children(self) -> list[psutil.Process]:
         """All children at this moment; they are checked to be gone at the end."""
@@ -160,7 +165,22 @@ class Minato:
 
     def signal(self, number: signal.Signals) -> None:
         self.remember_children()
-        self.process.send_signal(number)
+        if self.pid == self.process.pid:
+            self.process.send_signal(number)
+        else:
+            os.kill(self.pid, number)
+
+    def upgrade(self, timeout_s: float = 20.0) -> int:
+        """USR2, and wait until the new master has taken over; returns its pid, which is ``pid`` from then on."""
+        since = len(self.lines)
+        self.signal(signal.SIGUSR2)
+        line = self.wait_for_log(r"^minato: ready", timeout_s, since)
+        self.remember_children()  # the new master is the old one's child for as long as that lives
+        self.masters.append(int(re.findall(r"pid=(\d+)", line)[0]))
+        self.remember_children()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            self._known.setdefault(self.pid, psutil.Process(self.pid).create_time())
+        return self.pid
 
     def reload(self, timeout_s: float = 20.0, wait_old_gone: bool = False) -> int:
         """HUP, and wait until the new generation serves; returns its number."""
@@ -176,6 +196,10 @@ class Minato:
     def wait_exit(self, timeout_s: float = 15.0) -> int:
         """Wait for the master's end and return its exit status (negative: the signal)."""
         status = self.process.wait(timeout_s)
+        if self.pid != self.process.pid:
+            wait_until(
+                lambda: self.pid not in [left.pid for left in self.survivors()], "the last master's end", timeout_s
+            )
         self._reader.join(1)  # workers of a killed master may hold stderr longer than that
         return status
 
@@ -189,9 +213,11 @@ class Minato:
     def stop(self) -> None:
         """End everything that was started here: fast stop first, by force if that fails. Never raises."""
         self.remember_children()
-        if self.process.poll() is None:
-            with contextlib.suppress(ProcessLookupError):
-                self.process.send_signal(signal.SIGINT)
+        self.process.poll()  # collected or not: its pid may be another's once it is
+        if self.process.returncode is None or len(self.masters) > 1:
+            for pid in self._living_masters():
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGINT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self.process.wait(8)
         if self.process.poll() is None:
@@ -207,20 +233,26 @@ class Minato:
                 process.kill()
         self._reader.join(5)
 
+    def _living_masters(self) -> list[int]:
+        former = [left.pid for left in self.survivors() if left.pid in self.masters]
+        return former if self.process.returncode is not None else list({self.process.pid, *former})
+
     def survivors(self) -> list[psutil.Process]:
         """Children that are still there (zombies too), by pid and start time."""
         alive = []
         for pid, created in self._known.items():
             with contextlib.suppress(psutil.NoSuchProcess):
                 process = psutil.Process(pid)
-                if process.create_time() == created:
+                # A master that was handed to init is init's to collect, and some are slow about it.
+                is_inits = process.status() == psutil.STATUS_ZOMBIE and process.ppid() == 1
+                if process.create_time() == created and not is_inits:
                     alive.append(process)
         return alive
 
     def complaints(self) -> list[str]:
         """What is wrong after the end: processes or segments left, tracebacks, a master that had to be killed."""
         found = [line for line in self.lines if line.startswith("harness: ")]
-        found += [f"segment left in /dev/shm: {name}" for name in segments_of(self.pid)]
+        found += [f"segment left in /dev/shm: {name}" for pid in self.masters for name in segments_of(pid)]
         if not self.expects_traceback and any("Traceback (most recent call last)" in line for line in self.lines):
             found.append(f"a traceback in the log:\n{self.stderr()}")
         return found

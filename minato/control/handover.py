@@ -1,0 +1,81 @@
+"""What a master hands to the next one: listening sockets, the admin API's, and what it knows of the upstreams."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from minato.config.model import ListenAddress
+from minato.control.link import MAX_SOCKETS_PER_MESSAGE, LinkMessage
+from minato.net.bound import BoundListener
+
+# Half of what a message may take: a key comes whole.
+_HEALTH_BYTES = 32_768
+
+BoundSlots = Mapping[tuple[int, ListenAddress], BoundListener]
+Part = tuple[dict[str, Any], list[socket.socket]]
+
+
+@dataclass(slots=True)
+class Inheritance:
+    """What came from the old master.
+
+    Attributes:
+        listeners: by slot and address; the very sockets that its workers accept from.
+        admin: the admin API's, likewise.
+        health: what it knows, by Upstream.key, as UpstreamHealth.snapshot says it.
+        is_whole: whether everything has come.
+    """
+
+    listeners: dict[tuple[int, ListenAddress], BoundListener] = field(default_factory=dict)
+    admin: dict[tuple[int, ListenAddress], BoundListener] = field(default_factory=dict)
+    health: dict[str, Any] = field(default_factory=dict)
+    is_whole: bool = False
+
+    def take(self, message: LinkMessage) -> None:
+        """Add what one message brings."""
+        kind = message.says.get("state")
+        if kind in ("listeners", "admin"):
+            into = self.listeners if kind == "listeners" else self.admin
+            # A receiver that is out of descriptors gets fewer than were sent; the rest is bound, or fails to be.
+            for (slot, host, port), sock in zip(message.says["sockets"], message.sockets, strict=False):
+                address = ListenAddress(host, port)
+                into[slot, address] = BoundListener(address, sock)
+        elif kind == "health":
+            self.health.update(message.says["health"])
+        elif kind == "whole":
+            self.is_whole = True
+
+
+def describe_state(listeners: BoundSlots, admin: BoundSlots, health: Mapping[str, Any]) -> Iterator[Part]:
+    """Yield the messages that an Inheritance takes, in order, each with its sockets."""
+    yield from _describe_sockets("listeners", listeners)
+    yield from _describe_sockets("admin", admin)
+    for part in _in_parts(health.items()):
+        yield {"state": "health", "health": part}, []
+    yield {"state": "whole"}, []
+
+
+def _describe_sockets(kind: str, bound: BoundSlots) -> Iterator[Part]:
+    items = list(bound.items())
+    for start in range(0, len(items), MAX_SOCKETS_PER_MESSAGE):
+        part = items[start : start + MAX_SOCKETS_PER_MESSAGE]
+        names = [[slot, address.host, address.port] for (slot, address), _ in part]
+        yield {"state": kind, "sockets": names}, [listener.sock for _, listener in part]
+
+
+def _in_parts(items: Iterable[tuple[str, Any]]) -> Iterator[dict[str, Any]]:
+    part: dict[str, Any] = {}
+    size_bytes = 0
+    for key, value in items:
+        item_bytes = len(json.dumps([key, value]))
+        if part and size_bytes + item_bytes > _HEALTH_BYTES:
+            yield part
+            part, size_bytes = {}, 0
+        part[key] = value
+        size_bytes += item_bytes
+    if part:
+        yield part

@@ -1,0 +1,244 @@
+"""The old master's side of a binary upgrade: does what minato.decide.upgrade says, step by step, and never waits."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from minato.control.admin.endpoint import AdminEndpoint
+from minato.control.deaths import describe_exit
+from minato.control.handover import describe_state
+from minato.control.link import VERSION, Link, LinkMessage
+from minato.control.listeners import Listeners
+from minato.control.peer import MasterPeer
+from minato.control.purges import Purges
+from minato.control.reexec import CommandLine
+from minato.control.rollover import Checker
+from minato.control.supervisor import Supervisor
+from minato.control.system import remove_dead_boards
+from minato.decide.upgrade import Facts, Phase, Reason, Said, Step, Upgrade
+from minato.net.loop import Loop
+
+log = logging.getLogger("minato.upgrade")
+
+FIRST_PID = 1
+
+
+class OldMaster(Protocol):
+    """What an upgrade asks of the master that began it."""
+
+    def note_upgrade_begun(self) -> None: ...
+    def retire(self) -> None: ...
+    def settle(self, new_pid: int) -> bool: ...
+    def resume(self) -> None: ...
+    def note_upgrade_given_up(self) -> None: ...
+    def obey_successor(self, command: str) -> None: ...
+
+
+class Upgrader:
+    """Starts the new master, hands over to it, or gives it up.
+
+    Args:
+        master: is told what to do with itself, and when.
+    """
+
+    def __init__(
+        self,
+        *,
+        loop: Loop,
+        supervisor: Supervisor,
+        listeners: Listeners,
+        admin: AdminEndpoint,
+        checker: Checker,
+        purges: Purges,
+        master: OldMaster,
+    ) -> None:
+        self._supervisor = supervisor
+        self._listeners = listeners
+        self._admin = admin
+        self._checker = checker
+        self._master = master
+        self._command = CommandLine.of_this_process()
+        self._peer = MasterPeer(loop, purges, self._hear)
+        self._plan = Upgrade()
+        self._pid = 0  # of the new master, while it was not collected
+        self._said = Said.NOTHING
+        self._is_foreign = False
+        self._detail = ""  # what more there is to say of why it was given up
+        self._end = ""  # how the new master ended
+        self._drain_s = self._timeout_s = 0.0
+        supervisor.on_stranger = self._on_stranger
+        self._steps: dict[Step, Callable[[], None]] = {
+            Step.START: self._start,
+            Step.SEND_STATE: self._send_state,
+            Step.RETIRE: self._retire,
+            Step.SETTLE: self._settle,
+            Step.GIVE_UP: self._give_up,
+            Step.RESUME: self._resume,
+            Step.KILL: self._kill,
+            Step.FORGET: self._forget_child,
+        }
+
+    def __repr__(self) -> str:
+        return f"<Upgrader {self._plan.phase.value}, new master {self._pid or 'none'}>"
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether there is a new master that may yet take over."""
+        return self._plan.is_under_way
+
+    @property
+    def is_ending_child(self) -> bool:
+        """Whether a new master that was given up has not ended yet."""
+        return self._plan.phase is Phase.ENDING
+
+    def request(self) -> None:
+        """Upgrade as soon as that can be done, or log why it cannot."""
+        if os.getpid() == FIRST_PID:
+            # When pid 1 ends, the kernel ends everything in its namespace, the new master first of all.
+            log.error("no upgrade: this master is pid 1 of its container, which must not end; start a new container")
+        elif not self._command.executable:
+            log.error("no upgrade: it is not known which Python runs this")
+        elif self._plan.phase is Phase.ENDING:
+            log.warning("no upgrade: the new master that was given up (pid %d) has not ended yet", self._pid)
+        elif not self._plan.request():
+            log.warning("no upgrade: one is under way already")
+
+    def advance(self, *, can_begin: bool) -> None:
+        """Take every step that can be taken now.
+
+        Args:
+            can_begin: whether the master serves and nothing else is going on.
+        """
+        if self._plan.phase is Phase.IDLE and not self._plan.is_requested:
+            return
+        while (step := self._plan.next_step(self._facts(can_begin))) is not Step.WAIT:
+            self._steps[step]()
+
+    def stop(self, *, fast: bool) -> None:
+        """The master is stopping: end the new one first."""
+        if self._plan.abort(self._facts(False)):
+            log.info("the upgrade ends, too: %s", Reason.STOPPING.value)
+            self._end_child(signal.SIGINT if fast else signal.SIGTERM)
+
+    def forget(self) -> None:
+        """In a new worker: close the copy of the link."""
+        self._peer.forget()
+
+    def close(self) -> None:
+        """The master ends: leave no new master behind that has not taken over, and no link."""
+        if self._pid and self._plan.phase is not Phase.OVER:
+            self._kill()
+        self._peer.close()
+
+    def _facts(self, can_begin: bool) -> Facts:
+        current = self._supervisor.current
+        if current is not None:
+            self._drain_s = current.config.timeouts.drain_s
+            self._timeout_s = current.config.timeouts.upgrade_s
+        return Facts(
+            mono_s=time.monotonic(),
+            can_begin=can_begin,
+            is_alive=self._pid != 0,
+            is_linked=self._peer.is_linked,
+            said=self._said,
+            is_foreign=self._is_foreign,
+            accepting=sum(worker.is_accepting for _, worker in self._supervisor.workers()),
+            timeout_s=self._timeout_s,
+            drain_s=self._drain_s,
+        )
+
+    def _start(self) -> None:
+        self._said, self._is_foreign, self._detail, self._end = Said.NOTHING, False, "", ""
+        log.info("upgrading: starting a new master, %s", " ".join([self._command.executable, *self._command.arguments]))
+        self._master.note_upgrade_begun()
+        ours, theirs = Link.pair()
+        try:
+            self._pid = self._command.start(theirs, self._checker.fork_lock)
+        except OSError as error:
+            ours.close()
+            self._detail = f"no process to be had: {error.strerror}"
+            self._plan.fail()
+            self._note_given_up()
+            return
+        finally:
+            theirs.close()
+        self._peer.connect(ours, self._pid)
+
+    def _hear(self, message: LinkMessage) -> None:
+        says = message.says
+        if "cannot" in says:
+            self._detail = f"cannot execute {says['cannot']}"
+        elif "hello" in says:
+            self._said = max(self._said, Said.HELLO)
+            self._is_foreign = says["hello"] != VERSION
+            if self._is_foreign:
+                self._detail = f"{says['hello']!r:.40}, this one for {VERSION}"
+        elif "ready" in says:
+            self._said = max(self._said, Said.READY)
+        elif "command" in says and self._plan.phase is Phase.OVER:
+            self._master.obey_successor(str(says["command"]))
+
+    def _send_state(self) -> None:
+        self._peer.take_part_in_purges()
+        health = self._checker.export_health()
+        for says, sockets in describe_state(self._listeners.bound(), self._admin.bound(), health):
+            self._peer.send(says, sockets)
+
+    def _retire(self) -> None:
+        log.info("all workers of the new master (pid %d) serve; those of this one drain", self._pid)
+        self._master.retire()
+
+    def _settle(self) -> None:
+        log.info("the new master (pid %d) has taken over; this one finishes what it has and ends", self._pid)
+        # First: the service manager must know the new master before it hears from it.
+        is_reload_due = self._master.settle(self._pid)
+        self._peer.send({"settled": True, "reload": is_reload_due})
+
+    def _give_up(self) -> None:
+        self._note_given_up()
+        self._end_child(signal.SIGTERM)
+
+    def _resume(self) -> None:
+        self._give_up()
+        self._master.resume()
+
+    def _note_given_up(self) -> None:
+        said = ", ".join(part for part in (self._detail, self._end) if part)
+        detail = f" ({said})" if said else ""
+        log.error("upgrade given up: the new master: %s%s; this one goes on", self._plan.reason.value, detail)
+        if not self._pid:
+            remove_dead_boards()
+        self._master.note_upgrade_given_up()
+
+    def _end_child(self, number: signal.Signals) -> None:
+        self._peer.send({"given_up": True})
+        if self._pid:
+            # What it accepted by now is served to its end.
+            os.kill(self._pid, number)
+
+    def _kill(self) -> None:
+        log.warning("the new master (pid %d) does not end; killing it", self._pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(self._pid, signal.SIGKILL)
+
+    def _forget_child(self) -> None:
+        log.info("the new master that was given up is gone: it %s", self._end)
+        self._peer.close()
+        remove_dead_boards()
+
+    def _on_stranger(self, pid: int, status: int) -> None:
+        """A child ended that is no worker."""
+        if pid != self._pid:
+            return
+        self._pid = 0
+        self._peer.hear()  # what it said last
+        if self._plan.phase is Phase.OVER:
+            log.warning("the new master (pid %d) %s", pid, describe_exit(status))
+        self._end = describe_exit(status)
+        self._peer.close()
