@@ -32,6 +32,14 @@ class Outcomes:
             self.tripped + other.tripped,
         )
 
+    def __sub__(self, other: Outcomes) -> Outcomes:
+        return Outcomes(
+            self.refused - other.refused,
+            self.failed - other.failed,
+            self.answered - other.answered,
+            self.tripped - other.tripped,
+        )
+
     def since(self, earlier: Outcomes) -> Outcomes:
         """Return what came after an earlier count. Counts never fall, except where somebody forgot them: that is 0."""
         return Outcomes(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from minato.control.boards import Boards
+from minato.decide.standing import Standing
 from minato.shared.board import Board, Counter
 
 _serials = itertools.count(9000)
@@ -25,20 +26,24 @@ def make_board(*keys: str) -> Board:
     return Board.create(slots=2, upstream_keys=keys, serial=next(_serials))
 
 
+def refusals(boards: Boards) -> dict[str, int]:
+    return {key: count.refused for key, count in boards.outcomes().items()}
+
+
 def test_health_goes_to_every_board_that_knows_the_upstream(boards: Boards) -> None:
     old, new = make_board("a", "b"), make_board("b", "c")
     boards.add(old)
     boards.add(new)
     for key in ("a", "b", "c", "nobody's"):
-        boards.publish(key, True)
+        boards.publish(key, Standing.UP, 0)
     assert (list(old.health), list(new.health)) == ([1, 1], [1, 1])
-    boards.publish("b", False)
+    boards.publish("b", Standing.DOWN, 0)
     assert (list(old.health), list(new.health)) == ([1, 0], [0, 1])
 
 
 def test_new_board_begins_with_the_health_of_the_one_before(boards: Boards) -> None:
     boards.add(make_board("a", "b"))
-    boards.publish("b", True)
+    boards.publish("b", Standing.UP, 0)
     new = make_board("b", "c")
     boards.add(new)
     assert list(new.health) == [1, 0]
@@ -51,18 +56,18 @@ def test_refusals_never_fall_when_rows_and_boards_go(boards: Boards) -> None:
     old.row(0).count_refused(0)
     old.row(1).count_refused(0)
     new.row(1).count_refused(1)
-    assert boards.refused_counts() == {"a": 3, "x": 0}
+    assert refusals(boards) == {"a": 3, "x": 0}
     boards.zero_row(old, 0)
-    assert boards.refused_counts()["a"] == 3
+    assert refusals(boards)["a"] == 3
     boards.drop(old)
-    assert boards.refused_counts()["a"] == 3
+    assert refusals(boards)["a"] == 3
 
 
 def test_dropped_board_is_published_to_no_more_and_leaves_no_segment(boards: Boards) -> None:
     board = make_board("a")
     boards.add(board)
     boards.drop(board)
-    boards.publish("a", True)
+    boards.publish("a", Standing.UP, 0)
     assert len(boards.in_use()) == 0
 
 

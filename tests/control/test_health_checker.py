@@ -23,6 +23,8 @@ from minato.control.health import HealthChecker
 from minato.control.probe import Probe, ProbeTarget
 from minato.control.upstream_watch import UpstreamWatch
 from minato.decide.health import Health
+from minato.decide.outliers import Outcomes
+from minato.decide.standing import Standing
 from minato.errors import BootError
 from minato.net.loop import Loop
 from minato.net.resolve import ResolvedAddress
@@ -55,7 +57,8 @@ class Published:
         self.calls: list[tuple[str, bool]] = []
         self._changed = threading.Condition()
 
-    def __call__(self, key: str, up: bool) -> None:
+    def __call__(self, key: str, standing: Standing, recovered_ms: int) -> None:
+        up = standing is Standing.UP
         with self._changed:
             self.up[key] = up
             self.calls.append((key, up))
@@ -88,7 +91,7 @@ class Bench:
             by_key(*upstreams),
             addresses_of(*upstreams),
             publish=self.published,
-            refused_counts=lambda: dict(self.refused),
+            outcomes=lambda: {key: Outcomes(refused=count) for key, count in self.refused.items()},
             rng=random.Random(1),
         )
         self._stack.callback(checker.stop)
@@ -258,7 +261,7 @@ def test_an_upstream_without_address_is_down_and_says_so(bench: Bench, caplog: p
         by_key(upstream),
         {},
         publish=bench.published,
-        refused_counts=dict,
+        outcomes=dict,
     )
     checker.start()
     assert checker.wait_first_round()
@@ -339,7 +342,7 @@ def test_a_forked_worker_wakes_the_thread_through_the_board(bench: Bench) -> Non
         by_key(upstream),
         addresses_of(upstream),
         publish=bench.published,
-        refused_counts=lambda: {key: board.refused(index) for index, key in enumerate(board.upstream_keys)},
+        outcomes=lambda: {key: board.outcomes(index) for index, key in enumerate(board.upstream_keys)},
     )
     checker.start()
     assert checker.wait_first_round()
@@ -427,17 +430,17 @@ def test_an_error_in_a_callback_is_logged_and_the_thread_goes_on(
     upstream = bench.origin().upstream()
     calls: list[bool] = []
 
-    def publish(key: str, up: bool) -> None:
-        calls.append(up)
+    def publish(key: str, standing: Standing, recovered_ms: int) -> None:
+        calls.append(standing is Standing.UP)
         if len(calls) <= 2:
             raise ZeroDivisionError("not foreseen")
-        bench.published(key, up)
+        bench.published(key, standing, recovered_ms)
 
     checker = HealthChecker(
-        QUICK, by_key(upstream), addresses_of(upstream), publish=publish, refused_counts=lambda: {}[upstream.key]
+        QUICK, by_key(upstream), addresses_of(upstream), publish=publish, outcomes=lambda: {}[upstream.key]
     )
     checker.start()
-    checker.wake()  # refused_counts raises as well
+    checker.wake()  # outcomes raises as well
     bench.published.wait_until(upstream, True)
     checker.stop()
     assert "not foreseen" in caplog.text
@@ -488,7 +491,7 @@ def test_no_file_descriptors_at_start_is_a_boot_error(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(os, "eventfd", fail)
     with pytest.raises(BootError, match=r"^cannot start the health checks: too many open files$"):
-        HealthChecker(QUICK, {}, {}, publish=lambda key, up: None, refused_counts=dict)
+        HealthChecker(QUICK, {}, {}, publish=lambda key, standing, recovered_ms: None, outcomes=dict)
 
 
 def test_stop_is_quick_with_probes_in_flight_and_leaves_no_descriptor(bench: Bench) -> None:
@@ -506,7 +509,7 @@ def test_stop_is_quick_with_probes_in_flight_and_leaves_no_descriptor(bench: Ben
 
 
 def test_stop_is_noticed_even_when_a_turn_reads_its_wake_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    checker = HealthChecker(QUICK, {}, {}, publish=lambda key, up: None, refused_counts=dict)
+    checker = HealthChecker(QUICK, {}, {}, publish=lambda key, standing, recovered_ms: None, outcomes=dict)
     stopper = threading.Thread(target=checker.stop)
     turn = checker._loop.turn
 
@@ -526,7 +529,7 @@ def test_stop_is_noticed_even_when_a_turn_reads_its_wake_away(monkeypatch: pytes
 
 
 def test_a_checker_that_never_started_stops() -> None:
-    HealthChecker(QUICK, {}, {}, publish=lambda key, up: None, refused_counts=dict).stop()
+    HealthChecker(QUICK, {}, {}, publish=lambda key, standing, recovered_ms: None, outcomes=dict).stop()
 
 
 def test_many_rounds_leak_no_descriptor(bench: Bench) -> None:
