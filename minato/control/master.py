@@ -23,6 +23,7 @@ from minato.control.rollover import Checker, RolloverDriver, count_cpus
 from minato.control.signals import MASTER_SIGNALS, SignalQueue
 from minato.control.supervisor import Supervisor
 from minato.control.system import PidFile, notify_service_manager, raise_open_files_limit, say, say_ready
+from minato.control.upstream_desk import UpstreamDesk
 from minato.control.worker import ServerFactory
 from minato.decide.supervision import STOP_GRACE_S
 from minato.errors import BootError
@@ -93,7 +94,11 @@ class Master:
             guard=self._checker,
             server_factory=server_factory,
         )
-        routes = make_routes(health=self._health, begin_purge=Purges(self._loop, self._supervisor).begin)
+        routes = make_routes(
+            health=self._health,
+            begin_purge=Purges(self._loop, self._supervisor).begin,
+            upstreams=UpstreamDesk(self._checker, self._serving_config, self._boards.active),
+        )
         self._admin = AdminEndpoint(self._loop, routes)
         self._supervisor.forget = self._admin.forget
         self._naming = Naming(self._loop, self._supervisor, self._boards, self._checker.fork_lock, lookup)
@@ -237,6 +242,10 @@ class Master:
 
     def _serving_generation(self) -> Generation | None:
         return self._supervisor.current if self._state is _State.RUNNING else None
+
+    def _serving_config(self) -> Config | None:
+        current = self._supervisor.current
+        return current.config if current is not None else None
 
     def _health(self) -> tuple[str, int, str]:
         """Return what there is to say to a health check, how many workers serve, and what else is to be known."""
