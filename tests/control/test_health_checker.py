@@ -79,6 +79,7 @@ class Bench:
         self._stack = stack
         self.published = Published()
         self.refused: dict[str, int] = {}
+        self.tripped: dict[str, int] = {}
 
     def origin(self, behave: Behaviour | None = None, **options: int | str) -> Origin:
         origin = Origin(behave or respond(OK), **options)  # type: ignore[arg-type]
@@ -91,13 +92,17 @@ class Bench:
             by_key(*upstreams),
             addresses_of(*upstreams),
             publish=self.published,
-            outcomes=lambda: {key: Outcomes(refused=count) for key, count in self.refused.items()},
+            outcomes=self.outcomes,
             rng=random.Random(1),
         )
         self._stack.callback(checker.stop)
         if start:
             checker.start()
         return checker
+
+    def outcomes(self) -> dict[str, Outcomes]:
+        keys = [*self.refused, *self.tripped]
+        return {key: Outcomes(refused=self.refused.get(key, 0), tripped=self.tripped.get(key, 0)) for key in keys}
 
     def refuse(self, checker: HealthChecker, upstream: Upstream, count: int = 1) -> None:
         with checker.fork_lock:
