@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import random
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -11,13 +12,17 @@ import pytest
 
 from minato.config.model import HealthConfig, PassiveHealthConfig, Upstream
 from minato.control.health import HealthChecker
+from minato.control.probe import ProbeTarget
 from minato.control.standings import Standings
+from minato.control.upstream_watch import UpstreamWatch
 from minato.decide.fleet import Group
 from minato.decide.health import Health, ProbeResult
 from minato.decide.outliers import Outcomes
 from minato.decide.standing import Standing
-from tests.control.health_origin import QUICK, Origin
+from minato.net.loop import Loop
+from tests.control.health_origin import QUICK, Origin, make_upstream
 from tests.control.test_health_checker import Bench, addresses_of, by_key, messages
+from tests.net.support import Clock
 
 OK, FAILED = ProbeResult(True), ProbeResult(False, "status 500, expected 200")
 UP, DOWN, EJECTED, DRAINING = Standing.UP, Standing.DOWN, Standing.EJECTED, Standing.DRAINING
@@ -197,3 +202,32 @@ def test_the_only_upstream_that_refuses_workers_but_answers_probes_stays_up(
     assert [up for _, up in bench.published.calls[calls:]] == [True]
     assert sum("is down" in line for line in messages(caplog)) == 1
     assert any("is not ejected: no other upstream is open" in line for line in messages(caplog))
+
+
+def test_a_round_in_between_does_not_put_off_the_probe_that_ends_an_ejection(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock()
+    monkeypatch.setattr("minato.net.loop.time", clock)
+    probed_s: list[float] = []
+
+    class AtOnce:
+        def __init__(self, loop: Loop, target: ProbeTarget, done: Callable[[ProbeResult], None]) -> None:
+            self._done = done
+
+        def start(self) -> None:
+            probed_s.append(clock.now_s - began_s)
+            self._done(OK)
+
+    monkeypatch.setattr("minato.control.upstream_watch.Probe", AtOnce)
+    loop = Loop()
+    target = ProbeTarget(make_upstream(1), (), replace(QUICK, interval_s=10.0))
+    watch_ = UpstreamWatch(loop, target, report=lambda *told: None, rng=random.Random(1))
+    began_s = clock.now_s
+    watch_.start()
+    for _ in range(250):
+        clock.advance(0.1)
+        loop.turn(0.0)
+        if len(probed_s) == 1:
+            watch_.probe_at(began_s + 15.0)
+    loop.close()
+    assert [round(at_s) for at_s in probed_s][:3] == [0, 10, 15]
+    assert probed_s[2] > 15.0
