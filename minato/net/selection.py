@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from minato.config.model import Config
+from minato.decide.standing import Standing
 from minato.decide.warming import thin_out, warmth
 from minato.errors import ExchangeError, NoRoomError, Source
 from minato.net.caps import Caps
@@ -15,6 +16,7 @@ from minato.net.runtime import ServiceRuntime, UpstreamRuntime
 from minato.shared.board import Board, WorkerRow
 
 _SERVICE_UNAVAILABLE: Final = 503
+_KEEPS_SESSIONS: Final = frozenset([int(Standing.UP), int(Standing.DRAINING)])
 
 
 class Selector:
@@ -75,8 +77,8 @@ class Selector:
         return upstream
 
     def keeps_sessions(self, upstream: UpstreamRuntime) -> bool:
-        """Tell whether sessions stay at an upstream, be it full at the moment."""
-        return bool(self._board.health[upstream.index])
+        """Tell whether sessions stay at an upstream, be it full at the moment: also where it drains."""
+        return self._board.standing[upstream.index] in _KEEPS_SESSIONS
 
     def pick_home(self, service: ServiceRuntime, home: UpstreamRuntime) -> UpstreamRuntime | None:
         """Return the upstream of a session, which it keeps, the exchange counted there; None where that has no room."""

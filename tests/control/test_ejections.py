@@ -229,5 +229,6 @@ def test_a_round_in_between_does_not_put_off_the_probe_that_ends_an_ejection(mon
         if len(probed_s) == 1:
             watch_.probe_at(began_s + 15.0)
     loop.close()
-    assert [round(at_s) for at_s in probed_s][:3] == [0, 10, 15]
-    assert probed_s[2] > 15.0
+    first_s, second_s, third_s, *_ = probed_s
+    assert first_s < 1 and 9 <= second_s <= 10.2  # the second round comes a little early
+    assert 15.0 < third_s < 15.3
