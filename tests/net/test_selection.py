@@ -20,8 +20,10 @@ from minato.config.model import (
     Upstream,
 )
 from minato.decide.standing import Standing
-from minato.errors import ExchangeError
+from minato.errors import ExchangeError, NoRoomError
+from minato.net.caps import Caps
 from minato.net.loop import Loop
+from minato.net.room import Rooms
 from minato.net.runtime import ServiceRuntime, build_services
 from minato.net.selection import Selector
 from minato.shared.board import Board
@@ -61,8 +63,11 @@ class Bench:
         self._keys = count()
         self.loop = Loop()
         stack.callback(self.loop.close)
-        self.selector = Selector(config, self.board, self.loop)
-        self.service: ServiceRuntime = build_services(config, 0, {}, self.board.active)[0]
+        services = build_services(config, 0, {}, self.board.active)
+        self.service: ServiceRuntime = services[0]
+        row = self.row = self.board.row(0)
+        caps = Caps(self.loop, self.board, row, Rooms(self.loop, row, services))
+        self.selector = Selector(config, self.board, row, caps, self.loop)
         for name in NAMES:
             self.put(name, Standing.UP)
 
@@ -76,7 +81,10 @@ class Bench:
     def pick(self, tried: str = "") -> str | None:
         key = b"%d" % next(self._keys)
         picked = self.selector.pick(self.service, tuple(NAMES.index(name) for name in tried), key)
-        return picked.url.removeprefix("http://") if picked is not None else None
+        if picked is None:
+            return None
+        self.row.upstream_end(picked.index)
+        return picked.url.removeprefix("http://")
 
     def spread(self, picks: int = 100, tried: str = "") -> Counter[str | None]:
         return Counter(self.pick(tried) for _ in range(picks))
@@ -143,14 +151,22 @@ def test_a_retry_goes_to_a_backup_once_the_others_were_tried(bench: MakeBench) -
 
 def test_a_backup_takes_what_the_others_have_no_room_for(bench: MakeBench) -> None:
     here = bench(backups="d", cap=1)
-    row = here.board.row(0)
     for column in range(3):
         assert set(here.spread()) == set("abc"[column:])
-        row.upstream_begin(column)
+        here.row.upstream_begin(column)
     assert set(here.spread()) == {"d"}
-    row.upstream_begin(3)
-    with pytest.raises(ExchangeError):
+    here.row.upstream_begin(3)
+    with pytest.raises(NoRoomError):
         here.pick()
+
+
+def test_with_caps_a_recovered_one_takes_what_the_others_have_no_room_for(bench: MakeBench) -> None:
+    here = bench(backups="d", cap=1, slow_start_s=1000)
+    here.put("a", Standing.UP, recovered_s=here.clock.now_s)
+    assert here.spread(400)["a"] < 80  # a quarter or a third of a tenth, and lots to spare
+    for column in (1, 2):
+        here.row.upstream_begin(column)
+    assert set(here.spread(50)) == {"a"}  # and not the backup
 
 
 def test_a_recovered_one_gets_its_share_step_by_step(bench: MakeBench) -> None:
