@@ -115,7 +115,7 @@ class HealthChecker:
         config: HealthConfig,
         upstreams: Mapping[str, Upstream],
         addresses: Mapping[str, tuple[ResolvedAddress, ...]],
-        groups: Sequence[Group] = (),
+        groups: Sequence[Group] | None = None,
         passive: PassiveHealthConfig | None = None,
     ) -> None:
         """Watch these upstreams from now on: known ones keep their state, new ones begin their first round at once.
@@ -126,8 +126,8 @@ class HealthChecker:
             config: intervals, timeouts, thresholds, expected statuses.
             upstreams: by Upstream.key.
             addresses: by Upstream.key.
-            groups: the services that they serve.
-            passive: what failed requests do to them; None: nothing.
+            groups: the services that they serve; None: those of the last time.
+            passive: what failed requests do to them; None: what they did up to now, nothing at first.
         """
         with self.fork_lock:
             self._loop.refresh()  # timers are set by the loop's clock, which stood still while the thread waited
@@ -139,7 +139,7 @@ class HealthChecker:
             for key, upstream in upstreams.items():
                 context = tls if upstream.scheme == "https" else None
                 self._watch(ProbeTarget(upstream, addresses.get(key, ()), config, context))
-            self._standings.update(passive or PassiveHealthConfig(consecutive=0), upstreams, groups)
+            self._standings.update(passive, upstreams, groups)
             self._look_again()
             self._note_first_round()
         self.wake()
@@ -278,7 +278,9 @@ class HealthChecker:
             self._scan_timer.set(every_s)
 
     def _on_ejected(self, key: str, until_s: float) -> None:
-        self._watches[key].probe_at(until_s)
+        watch = self._watches[key]
+        watch.probe_at(until_s)
+        watch.probe_soon()  # it may be down altogether
 
     def _on_result(self, watch: UpstreamWatch, result: ProbeResult, transition: Transition | None) -> None:
         """Publish every result, not only changes: a board that missed one is right again after the next."""

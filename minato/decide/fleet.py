@@ -109,6 +109,7 @@ class Fleet:
         self._set_health(one, health, reason, now_s)
         if not ok:
             one.doubted_s = None
+            one.fell_by_refusal = False  # it had fallen indeed
             if one.until_s is not None and now_s >= one.until_s and health is Health.DOWN:
                 one.end_ejection("", now_s)  # from here on it is down, and comes up as what was down does
             self._note(key, one)
@@ -270,6 +271,10 @@ class Fleet:
         if health is Health.DOWN and before is not Health.DOWN:
             one.down_reason = reason
             one.doubted_s = None
+            # One that was killed fails requests a moment before a probe or a refusal tells: then it is just down, and
+            # comes back as soon as it is up. Ejections are for what health checks do not see.
+            if one.is_ejected and now_s - one.ejected_s <= self._rules.window_s:
+                one.withdraw_ejection(now_s)
         elif health is Health.UP and before is Health.DOWN:
             if one.fell_by_refusal and self._rules.is_on:
                 one.doubted_s = now_s

@@ -66,6 +66,7 @@ class Availability:
         health: by its active checks and refused connections.
         drained_by: who wants it to drain.
         ejections: how many there were, less those that good behaviour made up for.
+        ejected_s: when the latest ejection began.
         until_s: when the present ejection ends at the soonest; None where there is none.
         returned_s: when the latest ejection ended.
         recovered_s: when it became UP again; None as long as it never was anything else.
@@ -79,6 +80,7 @@ class Availability:
     health: Health = Health.UNKNOWN
     drained_by: set[DrainedBy] = field(default_factory=set)
     ejections: int = 0
+    ejected_s: float = 0.0
     until_s: float | None = None
     returned_s: float = 0.0
     recovered_s: float | None = None
@@ -117,6 +119,7 @@ class Availability:
         self._forgive(rules, now_s)
         self.ejections += 1
         duration_s = rules.duration_s(self.ejections)
+        self.ejected_s = now_s
         self.until_s = now_s + duration_s
         self.ejected_reason = why
         return duration_s
@@ -126,6 +129,11 @@ class Availability:
         self.until_s = None
         self.returned_s = now_s
         self.returned_reason = why
+
+    def withdraw_ejection(self, now_s: float) -> None:
+        """It should not have been ejected: what failed there has another explanation."""
+        self.end_ejection("", now_s)
+        self.ejections -= 1
 
     def _forgive(self, rules: EjectionRules, now_s: float) -> None:
         """Behaving for as long as the latest ejection lasted makes up for it, and so on for the ones before."""

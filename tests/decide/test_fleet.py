@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -122,11 +123,30 @@ def test_a_failing_probe_keeps_it_down_and_it_comes_up_as_what_was_down_does() -
 
 
 def test_it_comes_up_into_its_ejection_while_that_lasts() -> None:
-    bench = Bench()
+    bench = Bench(rules=replace(RULES, base_s=20.0))
     bench.suspect("a")
+    bench.now_s += 10.1
     bench.probe("a", ok=False)
     bench.now_s += 4
-    assert bench.probe("a") == [Change("a", DOWN, EJECTED, "5 failures in a row", 6.0)]
+    assert bench.probe("a") == [Change("a", DOWN, EJECTED, "5 failures in a row", pytest.approx(5.9))]
+
+
+def test_an_ejection_that_a_failed_probe_explains_is_forgotten() -> None:
+    bench = Bench()
+    bench.suspect("a")
+    bench.now_s += 1
+    bench.probe("a", ok=False, reason="connection refused")
+    assert (bench.stands(), bench.fleet["a"].ejections) == ("a:DOWN b:UP", 0)
+    bench.now_s += 1
+    assert [change.after for change in bench.probe("a")] == [UP]
+
+
+def test_an_ejection_that_a_refused_connection_explains_is_forgotten() -> None:
+    bench = Bench()
+    bench.suspect("a")
+    bench.refuse("a")
+    bench.now_s += 1
+    assert [change.after for change in bench.probe("a")] == [UP]
 
 
 def test_each_ejection_lasts_twice_as_long_up_to_the_longest() -> None:
@@ -330,6 +350,14 @@ def test_a_probe_that_fails_ends_the_doubt() -> None:
     bench = Bench()
     bench.refuse("a")
     bench.probe("a")
+    bench.probe("a", ok=False)
+    bench.probe("a")
+    assert not bench.fleet.is_contradicted("a", bench.now_s)
+
+
+def test_what_was_down_indeed_after_a_refusal_leaves_no_doubt() -> None:
+    bench = Bench()
+    bench.refuse("a")
     bench.probe("a", ok=False)
     bench.probe("a")
     assert not bench.fleet.is_contradicted("a", bench.now_s)
