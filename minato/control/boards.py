@@ -36,8 +36,8 @@ class Boards:
     def set_key(self, board: Board, column: int, key: str) -> None:
         """Give a column of a board to an upstream, which begins with what the newest other board says; ``""``: spare.
 
-        So does one that comes back to a column that is still its own. What was counted of the upstream that had it before
-        stays counted as long as that has a column anywhere.
+        So does one that comes back to a column that is still its own. What was counted of the upstream that had it
+        before stays counted as long as that has a column anywhere.
         """
         before = board.upstream_keys[column]
         columns = next(columns for known, columns in self._columns if known is board)

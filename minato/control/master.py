@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from setproctitle import setproctitle
 
-from minato.config.model import Config
+from minato.config.model import Config, Service, Upstream
 from minato.control.admin.api import make_routes
 from minato.control.admin.endpoint import AdminEndpoint
 from minato.control.boards import Boards
@@ -97,7 +97,7 @@ class Master:
         routes = make_routes(
             health=self._health,
             begin_purge=Purges(self._loop, self._supervisor).begin,
-            upstreams=UpstreamDesk(self._checker, self._serving_config, self._boards.active),
+            upstreams=UpstreamDesk(self._checker, self._serving_upstreams, self._boards.active),
         )
         self._admin = AdminEndpoint(self._loop, routes)
         self._supervisor.forget = self._admin.forget
@@ -243,9 +243,9 @@ class Master:
     def _serving_generation(self) -> Generation | None:
         return self._supervisor.current if self._state is _State.RUNNING else None
 
-    def _serving_config(self) -> Config | None:
+    def _serving_upstreams(self) -> list[tuple[Service, list[Upstream]]]:
         current = self._supervisor.current
-        return current.config if current is not None else None
+        return list(current.upstreams()) if current is not None else []
 
     def _health(self) -> tuple[str, int, str]:
         """Return what there is to say to a health check, how many workers serve, and what else is to be known."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
-from minato.config.model import Config, Service, Upstream
+from minato.config.model import Service, Upstream
 from minato.control.standings import UpstreamStatus
 
 
@@ -16,17 +16,18 @@ class StatusSource(Protocol):
     def mark_drain(self, keys: Sequence[str], on: bool) -> dict[str, int]: ...
 
 
+Current = Callable[[], Iterable[tuple[Service, Sequence[Upstream]]]]
+
+
 class UpstreamDesk:
     """Answers for the upstreams of the config that serves."""
 
-    def __init__(
-        self, checker: StatusSource, current: Callable[[], Config | None], active: Callable[[str], int]
-    ) -> None:
+    def __init__(self, checker: StatusSource, current: Current, active: Callable[[str], int]) -> None:
         """Make a desk.
 
         Args:
             checker: knows where they stand, and takes drain marks.
-            current: returns the config that serves, None where none does.
+            current: returns the services that serve with their upstreams, each address of a name one of its own.
             active: returns the exchanges in flight with an upstream, by key.
         """
         self._checker = checker
@@ -35,22 +36,19 @@ class UpstreamDesk:
 
     def describe(self) -> list[dict[str, object]]:
         """Return what there is to tell of each service's upstreams, in the order of the config."""
-        config = self._current()
         statuses = {status.key: status for status in self._checker.statuses()}
-        services = config.services if config is not None else ()
         return [
             self._describe(service, upstream, statuses[upstream.key])
-            for service in services
-            for upstream in service.upstreams
+            for service, upstreams in self._current()
+            for upstream in upstreams
             if upstream.key in statuses
         ]
 
     def names(self) -> dict[str, list[str]]:
-        """Return the keys of upstreams by what each may be called: URL, scheme with address, key."""
-        config = self._current()
+        """Return the keys of upstreams by what each may be called: URL, scheme with host and port, key."""
         names: dict[str, dict[str, None]] = {}
-        for service in config.services if config is not None else ():
-            for upstream in service.upstreams:
+        for _, upstreams in self._current():
+            for upstream in upstreams:
                 for name in _names_of(upstream):
                     names.setdefault(name, {})[upstream.key] = None
         return {name: list(keys) for name, keys in names.items()}
@@ -78,5 +76,8 @@ class UpstreamDesk:
 
 
 def _names_of(upstream: Upstream) -> set[str]:
+    """All addresses of a name are called by the name's own URL, too."""
     place = f"{upstream.scheme}://{upstream.authority}"
-    return {upstream.url, upstream.url.rstrip("/"), upstream.key, place}
+    written = upstream.url.removesuffix(f" [{upstream.address}]")
+    names = {upstream.url, written, written.rstrip("/"), upstream.key, place}
+    return names | {f"{place} [{upstream.address}]"} if upstream.address else names

@@ -83,6 +83,11 @@ class Attempts:
             self._wake_health()
         self._observe()
 
+    def forget(self) -> None:
+        """Columns may be other upstreams' by now: failures in a row begin anew."""
+        self._runs.clear()
+        self._observe()
+
     def _note_answer(self, upstream: int, status: int) -> None:
         if status in self._failures:
             self.failed(upstream)

@@ -93,6 +93,8 @@ class ServiceRuntime:
         self.upstreams = other.upstreams
         self.positions = other.positions
         self.only = other.only
+        self.is_choosy = other.is_choosy
+        self.backups = other.backups
         self.active = other.active
         self.affinity = other.affinity
 

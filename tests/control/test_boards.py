@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from minato.control.boards import Boards
+from minato.decide.outliers import Outcomes
 from minato.decide.standing import Standing
 from minato.shared.board import Board, Counter
 
@@ -76,14 +77,14 @@ def test_column_that_goes_to_another_upstream_brings_it_no_refusals(boards: Boar
     boards.add(board)
     board.row(0).count_refused(0)
     boards.set_key(board, 0, "b")
-    assert boards.refused_counts() == {"b": 0}
+    assert refusals(boards) == {"b": 0}
     board.row(1).count_refused(0)
-    assert boards.refused_counts() == {"b": 1}
+    assert refusals(boards) == {"b": 1}
     boards.zero_row(board, 0)
     boards.zero_row(board, 1)
-    assert boards.refused_counts() == {"b": 1}
+    assert refusals(boards) == {"b": 1}
     boards.drop(board)
-    assert boards.refused_counts() == {"b": 1}
+    assert refusals(boards) == {"b": 1}
 
 
 def test_refusals_of_an_upstream_that_has_another_column_stay_counted(boards: Boards) -> None:
@@ -93,7 +94,7 @@ def test_refusals_of_an_upstream_that_has_another_column_stay_counted(boards: Bo
     boards.add(new)
     old.row(0).count_refused(0)
     boards.set_key(old, 0, "b")
-    assert boards.refused_counts() == {"a": 1, "b": 0}
+    assert refusals(boards) == {"a": 1, "b": 0}
 
 
 def test_upstream_begins_in_a_new_column_as_other_boards_have_it(boards: Boards) -> None:
@@ -103,23 +104,23 @@ def test_upstream_begins_in_a_new_column_as_other_boards_have_it(boards: Boards)
     )
     boards.add(old)
     boards.add(new)
-    boards.publish("b", True)
+    boards.publish("b", Standing.UP, 0)
     boards.set_key(new, 1, "b")
     boards.set_key(new, 2, "c")
     assert list(new.health) == [0, 1, 0]
-    boards.publish("c", True)
+    boards.publish("c", Standing.UP, 0)
     assert list(new.health) == [0, 1, 1]
 
 
 def test_spare_column_is_nobodys(boards: Boards) -> None:
     board = Board.create(slots=1, upstream_keys=["a"], serial=next(_serials), spare=1, key_bytes=8)
     boards.add(board)
-    boards.publish("", True)
-    boards.publish("a", True)
+    boards.publish("", Standing.UP, 0)
+    boards.publish("a", Standing.UP, 0)
     assert list(board.health) == [1, 0]
     boards.set_key(board, 0, "")
     assert list(board.health) == [0, 0]
-    assert boards.refused_counts() == {}
+    assert refusals(boards) == {}
 
 
 def test_nothing_of_a_dead_workers_row_is_left_for_its_successor(boards: Boards) -> None:
@@ -143,3 +144,27 @@ def test_nothing_of_a_dead_workers_row_is_left_for_its_successor(boards: Boards)
     dead.upstream_begin(0)  # its successor's, from the first exchange on
     dead.upstream_end(0)
     assert board.active(0) == 0
+
+
+def test_standing_and_recovery_go_along_to_another_board_and_column(boards: Boards) -> None:
+    old = make_board("a", "b")
+    boards.add(old)
+    boards.publish("a", Standing.EJECTED, 0)
+    boards.publish("b", Standing.UP, 5_000)
+    new = Board.create(slots=1, upstream_keys=["a"], serial=next(_serials), spare=1, key_bytes=8)
+    boards.add(new)
+    boards.set_key(new, 1, "b")
+    assert new.standing.tolist() == [Standing.EJECTED, Standing.UP]
+    assert (new.health.tolist(), new.recovered_ms.tolist()) == ([0, 1], [0, 5_000])
+
+
+def test_nothing_that_was_counted_of_one_upstream_is_of_the_next_in_its_column(boards: Boards) -> None:
+    board = Board.create(slots=1, upstream_keys=["a"], serial=next(_serials), spare=0, key_bytes=8)
+    boards.add(board)
+    for count in (board.row(0).count_failed, board.row(0).count_answered, board.row(0).count_tripped):
+        count(0)
+    boards.set_key(board, 0, "b")
+    board.row(0).count_failed(0)
+    assert boards.outcomes()["b"] == Outcomes(failed=1)
+    boards.zero_row(board, 0)
+    assert boards.outcomes()["b"] == Outcomes(failed=1)

@@ -150,6 +150,15 @@ def test_an_observed_row_counts_as_the_row_does(bench: MakeBench) -> None:
     assert here.board.active(0) == 0
 
 
+def test_what_failed_is_forgotten_when_columns_change_hands(bench: MakeBench) -> None:
+    here = bench(THREE)
+    here.fail(2)
+    here.attempts.forget()
+    assert not here.is_observing
+    here.fail(2)
+    assert here.counted() == Outcomes(failed=4)
+
+
 def test_off_it_counts_nothing(bench: MakeBench) -> None:
     here = bench(PassiveHealthConfig(consecutive=0))
     here.fail(100)
