@@ -35,6 +35,7 @@ commands:
   check    validate the config: 0, or 2 with one line for each problem
   demo     the shipped config with two origins of its own behind it
   purge    have the running instance forget what it has stored: URLs, --prefix, --tag or --all; --soft
+  drain    have the running instance send no new requests to upstreams, by URL; --undo ends that
 """
 
 _EPILOG = """\
@@ -97,17 +98,35 @@ def _purge(options: argparse.Namespace) -> int:
     return EXIT_OK if status == 200 else EXIT_FAILURE
 
 
+def _drain(options: argparse.Namespace) -> int:
+    path = options.config or DEFAULT_CONFIG
+    address = load_config(path).admin.listen
+    if address is None:
+        say(f"{path}: admin.listen: is off; drain asks the running instance through the admin API")
+        return EXIT_USAGE
+    status, answer = post(address, "/undrain" if options.undo else "/drain", {"upstream": options.url})
+    if "error" in answer:
+        say(f"minato: {answer['error']}")
+        return EXIT_FAILURE
+    open_by_service = answer.get("open")
+    if isinstance(open_by_service, dict):
+        for service, count in open_by_service.items():
+            print(f"{service}: {count} upstreams get new requests")
+    return EXIT_OK if status == 200 else EXIT_FAILURE
+
+
 _COMMANDS: dict[str, Callable[[argparse.Namespace], int]] = {
     "run": _run,
     "check": _check,
     "demo": _demo,
     "purge": _purge,
+    "drain": _drain,
 }
 
 
 def _serve(config: Config, path: str, options: argparse.Namespace, on_ready: Callable[[], None] | None = None) -> int:
     def make_checker(boards: Boards) -> HealthChecker:
-        return HealthChecker(config.health, {}, {}, publish=boards.publish, refused_counts=boards.refused_counts)
+        return HealthChecker(config.health, {}, {}, publish=boards.publish, outcomes=boards.outcomes)
 
     master = Master(
         config,
@@ -131,9 +150,9 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
         allow_abbrev=False,
     )
     parser.add_argument(
-        "command", nargs="?", default="run", choices=tuple(_COMMANDS), metavar="run | check | demo | purge"
+        "command", nargs="?", default="run", choices=tuple(_COMMANDS), metavar="run | check | demo | purge | drain"
     )
-    parser.add_argument("url", nargs="*", metavar="URL", help="purge: what is stored of this URL, in every variant")
+    parser.add_argument("url", nargs="*", metavar="URL", help="purge: of what is stored; drain: of an upstream")
     parser.add_argument("--config", metavar="FILE", help="the config (default: ./config.yaml; demo: the shipped one)")
     parser.add_argument("--workers", type=_worker_count, metavar="N", help="default: of the config, then the CPU count")
     parser.add_argument("--pid-file", metavar="FILE", help="holds the master's pid while it runs")
@@ -142,14 +161,21 @@ def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--tag", action="append", help="purge: all with this Cache-Tag")
     parser.add_argument("--all", action="store_true", help="purge: everything")
     parser.add_argument("--soft", action="store_true", help="purge: make it stale instead, to be validated")
+    parser.add_argument("--undo", action="store_true", help="drain: the upstreams get new requests again")
     parser.add_argument("--version", action="version", version=f"minato {__version__}")
     options = parser.parse_intermixed_args(argv)
-    named = options.url or options.prefix or options.tag or options.all
-    if options.command in ("check", "purge") and (options.workers or options.pid_file):
+    chosen = options.prefix or options.tag or options.all
+    named = options.url or chosen
+    if options.command in ("check", "purge", "drain") and (options.workers or options.pid_file):
         parser.error(f"{options.command} takes neither --workers nor --pid-file")
     if options.command == "purge" and not named:
         parser.error("purge needs a URL, --prefix, --tag or --all")
-    if options.command != "purge" and (named or options.soft):
+    if options.command == "drain":
+        if not options.url or chosen or options.soft:
+            parser.error("drain takes URLs of upstreams, and --undo")
+    elif options.undo:
+        parser.error(f"{options.command} takes no --undo; drain does")
+    elif options.command != "purge" and (named or options.soft):
         parser.error(f"{options.command} takes no URL, --prefix, --tag, --all or --soft; purge does")
     return options
 

@@ -7,7 +7,7 @@ import re
 import stat
 from typing import Any
 
-from minato.config.model import AdminConfig, Config, Service
+from minato.config.model import AdminConfig, Config, PassiveHealthConfig, Service
 from minato.config.nodes import Entry, Mapping, Node, Scalar, UnusableYaml, compose
 from minato.config.problems import Problems, shown
 from minato.config.schema import (
@@ -93,6 +93,7 @@ def _assemble(path: str, root: Node | None, problems: Problems) -> Config | None
     networks = [read_item(item, item_path, network, problems) for item_path, item in proxies]
     services = _read_services(root, entries.get("services"), problems)
     _check_admin(entries.get("admin"), values.get("admin", AdminConfig()), services, problems)
+    _check_passive_health(entries.get("passive_health"), values.get("passive_health", PassiveHealthConfig()), problems)
     return Config(path, services, trusted_proxies=tuple(filter(None, networks)), **values)
 
 
@@ -102,6 +103,15 @@ def _check_admin(entry: Entry | None, admin: AdminConfig, services: tuple[Servic
     if taken is not None and entry is not None and isinstance(entry.value, Mapping):
         line = next((item.line for item in entry.value.entries if item.key == "listen"), entry.line)
         problems.add(line, "admin.listen", f"{admin.listen} is taken by service {shown(taken.name)} ({taken.listen})")
+
+
+def _check_passive_health(entry: Entry | None, passive: PassiveHealthConfig, problems: Problems) -> None:
+    """Note a longest ejection that is shorter than the first one."""
+    if passive.max_eject_s < passive.eject_s and entry is not None and isinstance(entry.value, Mapping):
+        lines = {item.key: item.line for item in entry.value.entries}
+        name = "max_eject" if "max_eject" in lines else "eject"
+        message = f"max_eject ({passive.max_eject_s:g} s) is less than eject ({passive.eject_s:g} s)"
+        problems.add(lines[name], f"passive_health.{name}", message)
 
 
 def _read_services(root: Node, entry: Entry | None, problems: Problems) -> tuple[Service, ...]:

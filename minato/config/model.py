@@ -88,7 +88,13 @@ class ServiceCacheConfig:
 
 @dataclass(frozen=True, slots=True)
 class HealthConfig:
-    """Active health checks. ``expect``: the inclusive status ranges that count as healthy."""
+    """Active health checks.
+
+    Attributes:
+        expect: the inclusive status ranges that count as healthy.
+        drain: those that mean: healthy, but no new traffic. They go before ``expect``.
+        slow_start_s: over which time the share of a recovered upstream grows; 0: it has all of it at once.
+    """
 
     interval_s: float = 10.0
     tcp_timeout_s: float = 1.0
@@ -96,6 +102,38 @@ class HealthConfig:
     rise: int = 1
     fall: int = 1
     expect: tuple[tuple[int, int], ...] = ((200, 200),)
+    drain: tuple[tuple[int, int], ...] = ()
+    slow_start_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class PassiveHealthConfig:
+    """What failed requests do to an upstream.
+
+    Attributes:
+        consecutive: failures in a row, as one worker sees them, that eject it; 0: they do not.
+        error_rate: share of failures within the window, over all workers, that ejects it; 0: it does not.
+        window_s: see above; failures further apart are not in a row.
+        min_requests: the error rate counts from so many within the window on.
+        eject_s: the first ejection lasts so long, each further one twice as long as the one before.
+        max_eject_s: none lasts longer.
+        max_ejected: share of a service's upstreams that may be ejected at a time; one always may, if it is not 0.
+        statuses: inclusive ranges of responses that count as failures, beside what failed altogether.
+    """
+
+    consecutive: int = 5
+    error_rate: float = 0.0
+    window_s: float = 10.0
+    min_requests: int = 20
+    eject_s: float = 10.0
+    max_eject_s: float = 300.0
+    max_ejected: float = 0.5
+    statuses: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def is_on(self) -> bool:
+        """Whether anybody is ever ejected."""
+        return bool(self.max_ejected and (self.consecutive or self.error_rate))
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +292,7 @@ class Upstream:
         proxy_protocol: what connections to it begin with; None for nothing.
         max_connections: exchanges in flight with it, over all workers; 0: any number; None: as limits says.
         address: which one of its name's addresses this one stands for; "" for all that there are.
+        backup: whether it gets traffic only while no upstream of the service that is none can take any.
     """
 
     url: str
@@ -267,6 +306,7 @@ class Upstream:
     proxy_protocol: ProxyProtocol | None = None
     max_connections: int | None = None
     address: str = ""
+    backup: bool = False
 
     @property
     def authority(self) -> str:
@@ -337,6 +377,7 @@ class Config:
     trace: bool = False
     cache: CacheConfig = field(default_factory=CacheConfig)
     health: HealthConfig = field(default_factory=HealthConfig)
+    passive_health: PassiveHealthConfig = field(default_factory=PassiveHealthConfig)
     timeouts: Timeouts = field(default_factory=Timeouts)
     limits: Limits = field(default_factory=Limits)
     recycle: RecycleConfig = field(default_factory=RecycleConfig)

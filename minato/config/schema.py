@@ -20,6 +20,7 @@ from minato.config.model import (
     HealthConfig,
     Limits,
     LogFormat,
+    PassiveHealthConfig,
     ProxyProtocol,
     QueueConfig,
     RecycleConfig,
@@ -39,6 +40,7 @@ from minato.config.urls import (
 from minato.config.values import (
     boolean,
     cookie_names,
+    failure_statuses,
     key_header,
     log_path,
     member_of,
@@ -46,7 +48,9 @@ from minato.config.values import (
     parameter_names,
     seconds,
     service_name,
+    share,
     status_ranges,
+    statuses_or_off,
     whole_number,
 )
 
@@ -101,6 +105,21 @@ _HEALTH = Section(
         "rise": Key("rise", whole_number(1, 1_000)),
         "fall": Key("fall", whole_number(1, 1_000)),
         "expect": Key("expect", status_ranges),
+        "drain": Key("drain", statuses_or_off),
+        "slow_start": Key("slow_start_s", seconds(low=0, high=86_400)),
+    },
+)
+_PASSIVE_HEALTH = Section(
+    PassiveHealthConfig,
+    {
+        "consecutive": Key("consecutive", whole_number(0, 1_000_000)),
+        "error_rate": Key("error_rate", share),
+        "window": Key("window_s", seconds(low=0.1, high=86_400)),
+        "min_requests": Key("min_requests", whole_number(1, 1_000_000_000)),
+        "eject": Key("eject_s", seconds(low=0.01)),
+        "max_eject": Key("max_eject_s", seconds(low=0.01)),
+        "max_ejected": Key("max_ejected", share),
+        "statuses": Key("statuses", failure_statuses),
     },
 )
 _TIMEOUTS = Section(
@@ -166,6 +185,7 @@ _ADMIN = Section(AdminConfig, {"listen": Key("listen", parse_admin_listen)})
 SECTIONS: Mapping[str, Section] = {
     "cache": _CACHE,
     "health": _HEALTH,
+    "passive_health": _PASSIVE_HEALTH,
     "timeouts": _TIMEOUTS,
     "limits": _LIMITS,
     "recycle": _RECYCLE,
@@ -213,6 +233,7 @@ UPSTREAM_KEYS: Mapping[str, Key] = {
     "weight": Key("weight", whole_number(1, 1_000)),
     "proxy_protocol": Key("proxy_protocol", member_of(ProxyProtocol)),
     "max_connections": Key("max_connections", whole_number(0, 10_000_000)),
+    "backup": Key("backup", boolean),
 }
 
 

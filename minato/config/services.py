@@ -153,6 +153,7 @@ class ServicesReader:
         return tuple(hosts)
 
     def _read_upstreams(self, node: Node, entries: Mapping[str, Entry], path: str) -> tuple[Upstream, ...]:
+        before = self._problems.count
         upstreams: list[Upstream] = []
         taken: dict[tuple[str, str, str, str], _Place] = {}
         for item_path, item in self._required_list(node, entries, path, "upstreams"):
@@ -165,6 +166,9 @@ class ServicesReader:
             if first is not here:
                 message = f"{shown(upstream.url)} is the same server as {first}; give it a weight instead"
                 self._problems.add(here.line, join(item_path, "host"), message)
+        if self._problems.count == before and all(upstream.backup for upstream in upstreams):
+            line = entries["upstreams"].line
+            self._problems.add(line, join(path, "upstreams"), "all are backups; one at least must not be")
         return tuple(upstreams)
 
     def _read_upstream(self, node: Node, path: str) -> Upstream | None:

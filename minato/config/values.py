@@ -93,6 +93,14 @@ def load_factor(scalar: Scalar) -> float:
     return number
 
 
+def share(scalar: Scalar) -> float:
+    """Return a share of a whole: from 0 to 1."""
+    if not scalar.is_plain or not _NUMBER.fullmatch(scalar.text):
+        hint = " (0.5 is half of it)" if scalar.text.endswith("%") else _number_hint(scalar)
+        raise BadValue(f"expected a share from 0 to 1, got {describe(scalar)}{hint}")
+    return float(_within(scalar, 0, 1, ""))
+
+
 def _within(scalar: Scalar, low: float, high: float, unit: str) -> int | float:
     """Return the number a scalar of numeric form holds, if it lies within the bounds."""
     text = scalar.text
@@ -167,6 +175,19 @@ def status_ranges(scalar: Scalar) -> tuple[tuple[int, int], ...]:
             raise BadValue(f"the range {low}-{high} runs backwards")
         ranges.append((low, high))
     return tuple(ranges)
+
+
+def statuses_or_off(scalar: Scalar) -> tuple[tuple[int, int], ...]:
+    """Return the inclusive ranges of statuses, none for ``off``."""
+    return () if scalar.text == "off" else status_ranges(scalar)
+
+
+def failure_statuses(scalar: Scalar) -> tuple[tuple[int, int], ...]:
+    """Return the inclusive ranges of responses that count as failures, none for ``off``."""
+    ranges = statuses_or_off(scalar)
+    if any(low < 400 for low, _ in ranges):
+        raise BadValue(f"{shown(scalar.text)}: only an error, 400 and above, is a failure")
+    return ranges
 
 
 def negative_statuses(text: str) -> tuple[int, int]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from minato.config.model import Config, ListenAddress
+from minato.config.model import Config, ListenAddress, Service, Upstream
 from minato.control.channel import Channel
 from minato.control.places import Places
 from minato.decide.crew import Crew, Member, WorkerState
@@ -40,6 +41,18 @@ class Generation(Crew[WorkerHandle]):
     board: Board
     places: Places
     bound: list[tuple[int, ListenAddress]] = field(default_factory=list)
+
+    def upstreams(self) -> Iterable[tuple[Service, list[Upstream]]]:
+        """Yield each service with its upstreams as they are now, each address of a name one of its own.
+
+        How a service uses an upstream (weight, whether it is a backup) is as in that service.
+        """
+        for service in self.config.services:
+            members = []
+            for upstream in service.upstreams:
+                known = self.places.members_of(upstream.key)
+                members += [upstream.at(one.address) if one.address else upstream for one in known]
+            yield service, members
 
 
 def make_generation(

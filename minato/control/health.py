@@ -1,4 +1,4 @@
-"""The master's health thread: probes all upstreams side by side, hears of refused connections, publishes health."""
+"""The master's health thread: probes all upstreams side by side, hears of what workers count, publishes standings."""
 
 from __future__ import annotations
 
@@ -10,20 +10,23 @@ import select
 import signal
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from minato.config.model import HealthConfig, Upstream
+from minato.config.model import HealthConfig, PassiveHealthConfig, Upstream
 from minato.control.probe import ProbeTarget, make_tls_context
-from minato.control.upstream_watch import UpstreamWatch
-from minato.decide.health import Health, Transition
+from minato.control.standings import Publish, Standings, UpstreamStatus
+from minato.control.upstream_watch import REFUSED, UpstreamWatch
+from minato.decide.fleet import Group
+from minato.decide.health import Health, ProbeResult, Transition
+from minato.decide.outliers import Outcomes
 from minato.errors import BootError
 from minato.net.loop import Loop
 from minato.net.resolve import ResolvedAddress
 
 log = logging.getLogger("minato.health")
 
-# Refusals come in storms: counts are read at most this often.
+# Failures come in storms: counts are read at most this often.
 SCAN_GAP_S = 0.02
 # Between two turns the thread holds nothing for at least this long, so that a fork need not fight for the lock.
 REST_S = 0.001
@@ -59,8 +62,8 @@ class HealthChecker:
         upstreams: Mapping[str, Upstream],
         addresses: Mapping[str, tuple[ResolvedAddress, ...]],
         *,
-        publish: Callable[[str, bool], None],
-        refused_counts: Callable[[], Mapping[str, int]],
+        publish: Publish,
+        outcomes: Callable[[], Mapping[str, Outcomes]],
         rng: random.Random | None = None,
     ) -> None:
         """Make a checker that rests until ``start``.
@@ -69,8 +72,8 @@ class HealthChecker:
             config: intervals, timeouts, thresholds, expected statuses.
             upstreams: by Upstream.key.
             addresses: by Upstream.key; nothing is resolved here.
-            publish: called with key and whether it is up, after every result (changed or not).
-            refused_counts: returns, by key, how many connections workers saw refused up to now.
+            publish: called with key, standing and since when it is up again, after every result (changed or not).
+            outcomes: returns, by key, what workers counted up to now.
             rng: for the offsets between rounds.
 
         Raises:
@@ -82,16 +85,15 @@ class HealthChecker:
             self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         except OSError as error:
             raise BootError(f"cannot start the health checks: {(error.strerror or str(error)).lower()}") from error
-        self._publish = publish
-        self._refused_counts = refused_counts
+        self._standings = Standings(lambda: self._loop.now_s, publish, outcomes, self._on_ejected)
         self._rng = rng or random.Random()
         self._watches: dict[str, UpstreamWatch] = {}
         self._without_result: set[str] = set()
         self._adopted: dict[str, Any] = {}
         self._first_round = threading.Event()
-        self._refused_seen: dict[str, int] = {}
-        self._scan_timer = self._loop.timer(self._scan_refused)
+        self._scan_timer = self._loop.timer(self._scan)
         self._scanned_s = 0.0
+        self._is_woken = False
         self._thread = threading.Thread(target=self._run, name="minato-health", daemon=True)
         self._is_stopping = False
         self._is_closed = False
@@ -114,10 +116,19 @@ class HealthChecker:
         config: HealthConfig,
         upstreams: Mapping[str, Upstream],
         addresses: Mapping[str, tuple[ResolvedAddress, ...]],
+        groups: Sequence[Group] | None = None,
+        passive: PassiveHealthConfig | None = None,
     ) -> None:
         """Watch these upstreams from now on: known ones keep their state, new ones begin their first round at once.
 
         While an old generation of workers still runs, pass the upstreams of both: what is left out is watched no more.
+
+        Args:
+            config: intervals, timeouts, thresholds, expected statuses.
+            upstreams: by Upstream.key.
+            addresses: by Upstream.key.
+            groups: the services that they serve; None: those of the last time.
+            passive: what failed requests do to them; None: what they did up to now, nothing at first.
         """
         with self.fork_lock:
             self._loop.refresh()  # timers are set by the loop's clock, which stood still while the thread waited
@@ -129,7 +140,11 @@ class HealthChecker:
             for key, upstream in upstreams.items():
                 context = tls if upstream.scheme == "https" else None
                 self._watch(ProbeTarget(upstream, addresses.get(key, ()), config, context))
+            self._standings.update(passive, upstreams, groups)
+            for key in self._adopted.keys() & self._watches.keys():
+                self._standings.on_known(key, self._watches[key].state)
             self._adopted.clear()  # what it says of others would be old when they come
+            self._look_again()
             self._note_first_round()
         self.wake()
 
@@ -150,9 +165,14 @@ class HealthChecker:
             return {key: watch.state for key, watch in self._watches.items()}
 
     def export_health(self) -> dict[str, Any]:
-        """Return what is known of every upstream, by key, in plain values, for the next master to ``adopt_health``."""
+        """Return what is known of every upstream, by key, in plain values, for the next master to ``adopt_health``.
+
+        Besides what `UpstreamHealth.snapshot` says: ``standing``, which tells of ejections, drains and recoveries.
+        """
         with self.fork_lock:
-            return {key: watch.snapshot() for key, watch in self._watches.items()}
+            self._loop.refresh()
+            standings = self._standings.export()
+            return {key: {**watch.snapshot(), "standing": standings.get(key)} for key, watch in self._watches.items()}
 
     def adopt_health(self, health: Mapping[str, Any]) -> None:
         """Have the upstreams of the next ``update`` begin with what the old master knew of them.
@@ -161,9 +181,26 @@ class HealthChecker:
         """
         with self.fork_lock:
             self._adopted = dict(health)
+            known = {key: one["standing"] for key, one in health.items() if one.get("standing") is not None}
+            self._standings.inherit(known)
+
+    def statuses(self) -> list[UpstreamStatus]:
+        """Return all there is to tell of every upstream."""
+        with self.fork_lock:
+            return self._standings.statuses()
+
+    def mark_drain(self, keys: Sequence[str], on: bool) -> dict[str, int]:
+        """Have these upstreams get no new requests, or end that; return how many of each service get some then."""
+        with self.fork_lock:
+            self._loop.refresh()  # as in `update`
+            for key in keys:
+                self._standings.mark_drain(key, on)
+            open_by_service = self._standings.open_by_service()
+        self.wake()
+        return open_by_service
 
     def wake(self) -> None:
-        """Say that a connection was refused and counted; for workers, never blocks."""
+        """Say that failures were counted; for workers, never blocks."""
         with contextlib.suppress(BlockingIOError):  # the counter is full: the thread wakes anyway
             os.eventfd_write(self.wake_fd, 1)
 
@@ -199,7 +236,6 @@ class HealthChecker:
         self._watches[key] = watch = UpstreamWatch(self._loop, target, report=self._on_result, rng=self._rng)
         if (known := self._adopted.get(key)) is not None:
             watch.restore(known)
-            self._publish(key, watch.state is Health.UP)
         if watch.state is Health.UNKNOWN:
             self._without_result.add(key)
         watch.start()
@@ -229,28 +265,48 @@ class HealthChecker:
         return REST_S
 
     def _on_wake(self, events: int) -> None:
-        # Left unread and unwatched until the counts are read: a storm of refusals wakes the thread once.
+        # Left unread and unwatched until the counts are read: a storm of failures wakes the thread once.
         self._loop.remove(self.wake_fd)
+        self._is_woken = True
         self._scan_timer.set(max(self._scanned_s + SCAN_GAP_S - self._loop.now_s, 0.0))
 
-    def _scan_refused(self) -> None:
-        """Take every upstream whose count of refusals grew for one failure, however much it grew."""
+    def _scan(self) -> None:
+        """Read what workers counted. However many connections were refused, that is one failure of an upstream."""
         self._scanned_s = self._loop.now_s
-        with contextlib.suppress(BlockingIOError):
-            os.eventfd_read(self.wake_fd)
-        self._loop.add(self.wake_fd, select.EPOLLIN, self._on_wake)
-        seen, self._refused_seen = self._refused_seen, dict(self._refused_counts())
-        for key, count in self._refused_seen.items():
-            watch = self._watches.get(key)
-            # Counts also fall, when a dead worker's row is zeroed or an old board goes.
-            if watch is not None and count > seen.get(key, 0):
+        if self._is_woken:
+            self._is_woken = False
+            with contextlib.suppress(BlockingIOError):
+                os.eventfd_read(self.wake_fd)
+            self._loop.add(self.wake_fd, select.EPOLLIN, self._on_wake)
+        for key, is_held_against in self._standings.look().items():
+            if (watch := self._watches.get(key)) is None:
+                continue
+            if is_held_against:
                 watch.note_refused()
+            else:
+                watch.probe_soon()
+        self._look_again()
 
-    def _on_result(self, watch: UpstreamWatch, transition: Transition | None) -> None:
+    def _look_again(self) -> None:
+        """Error rates are looked at whether or not anybody wakes the thread."""
+        every_s = self._standings.look_every_s
+        if every_s is not None and not self._scan_timer.is_set:
+            self._scan_timer.set(every_s)
+
+    def _on_ejected(self, key: str, until_s: float) -> None:
+        watch = self._watches[key]
+        watch.probe_at(until_s)
+        watch.probe_soon()  # it may be down altogether
+
+    def _on_result(self, watch: UpstreamWatch, result: ProbeResult, transition: Transition | None) -> None:
         """Publish every result, not only changes: a board that missed one is right again after the next."""
-        self._publish(watch.key, watch.state is Health.UP)
         if transition is not None:
             self._log_change(watch, transition)
+        if result is REFUSED:
+            self._standings.on_refused(watch.key, watch.state, result)
+        else:
+            self._standings.on_result(watch.key, watch.state, result)
+        if transition is not None:
             self._without_result.discard(watch.key)
             self._note_first_round()
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from setproctitle import setproctitle
 
-from minato.config.model import Config
+from minato.config.model import Config, Service, Upstream
 from minato.control.admin.api import make_routes
 from minato.control.admin.endpoint import AdminEndpoint
 from minato.control.boards import Boards
@@ -27,6 +27,7 @@ from minato.control.supervisor import Supervisor
 from minato.control.system import raise_open_files_limit, remove_dead_boards, say
 from minato.control.takeover import Predecessor
 from minato.control.upgrade import Upgrader
+from minato.control.upstream_desk import UpstreamDesk
 from minato.control.worker import ServerFactory
 from minato.decide.supervision import STOP_GRACE_S
 from minato.errors import BootError
@@ -103,7 +104,12 @@ class Master:
             server_factory=server_factory,
         )
         self._purges = Purges(self._loop, self._supervisor)
-        self._admin = AdminEndpoint(self._loop, make_routes(health=self._health, begin_purge=self._purges.begin))
+        routes = make_routes(
+            health=self._health,
+            begin_purge=self._purges.begin,
+            upstreams=UpstreamDesk(self._checker, self._serving_upstreams, self._boards.active),
+        )
+        self._admin = AdminEndpoint(self._loop, routes)
         self._supervisor.forget = self._forget
         self._naming = Naming(self._loop, self._supervisor, self._boards, self._checker.fork_lock, lookup)
         self._rollover = RolloverDriver(
@@ -259,6 +265,10 @@ class Master:
             log.warning("the number of workers stays while an upgrade is under way")
             return None
         return self._supervisor.current if self._state is _State.RUNNING else None
+
+    def _serving_upstreams(self) -> list[tuple[Service, list[Upstream]]]:
+        current = self._supervisor.current
+        return list(current.upstreams()) if current is not None else []
 
     def _health(self) -> tuple[str, int, str]:
         """Return what there is to say to a health check, how many workers serve, and what else is to be known."""

@@ -72,6 +72,10 @@ class Places:
             for member in split(upstream, addresses):
                 yield member, with_port([member.address] if member.address else addresses, upstream.port)
 
+    def members_of(self, key: str) -> tuple[Upstream, ...]:
+        """Return the upstreams that a configured one is."""
+        return split(self._upstreams[key], self._addresses[key])
+
     def placed(self, key: str) -> tuple[tuple[str, int], ...]:
         """Return the addresses of a name with their columns."""
         upstream = self._upstreams[key]

@@ -247,7 +247,7 @@ class Probe:
             raise ProbeFailed(f"response head over {MAX_HEAD_BYTES} bytes")
 
     def _judge(self, status: int) -> None:
-        result = judge_status(status, self._target.config.expect)
+        result = judge_status(status, self._target.config.expect, self._target.config.drain)
         if result.ok:
             self._disconnect()
             self._finish(result)

@@ -10,13 +10,15 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from minato.config.model import Config, HealthConfig, Upstream
+from minato.config.model import Config, HealthConfig, PassiveHealthConfig, Upstream
 from minato.control.admin.endpoint import AdminEndpoint
 from minato.control.generation import SPARE_ROWS, Generation, WorkerState, make_generation
 from minato.control.listeners import Listeners
 from minato.control.naming import Naming
 from minato.control.preparing import Preparing
+from minato.control.standings import UpstreamStatus
 from minato.control.supervisor import Supervisor
+from minato.decide.fleet import Group
 from minato.decide.rollover import Facts, Phase, Preparation, Rollover, Step
 from minato.errors import BootError
 from minato.net.resolve import ResolvedAddress
@@ -36,7 +38,16 @@ class Checker(Protocol):
     @property
     def fork_lock(self) -> AbstractContextManager[object]: ...
     def start(self) -> None: ...
-    def update(self, config: HealthConfig, upstreams: Mapping[str, Upstream], addresses: Addresses) -> None: ...
+    def update(
+        self,
+        config: HealthConfig,
+        upstreams: Mapping[str, Upstream],
+        addresses: Addresses,
+        groups: Sequence[Group],
+        passive: PassiveHealthConfig,
+    ) -> None: ...
+    def statuses(self) -> Sequence[UpstreamStatus]: ...
+    def mark_drain(self, keys: Sequence[str], on: bool) -> dict[str, int]: ...
     def wait_first_round(self, timeout_s: float) -> bool: ...
     def export_health(self) -> dict[str, Any]: ...
     def adopt_health(self, health: Mapping[str, Any]) -> None: ...
@@ -308,13 +319,17 @@ class RolloverDriver:
         """Have the upstreams of these generations probed, by the rules of the first, which wins where two differ."""
         upstreams: dict[str, Upstream] = {}
         addresses: dict[str, tuple[ResolvedAddress, ...]] = {}
+        groups: list[Group] = []
         self._watched = known = [generation for generation in generations if generation is not None]
         for generation in reversed(known):
             for upstream, found in generation.places.members():
                 upstreams[upstream.key] = upstream
                 addresses[upstream.key] = found
+            for service, members in generation.upstreams():
+                groups.append(Group(service.name, tuple(dict.fromkeys(member.key for member in members))))
         if known:
-            self._checker.update(known[0].config.health, upstreams, addresses)
+            config = known[0].config
+            self._checker.update(config.health, upstreams, addresses, groups, config.passive_health)
 
     def watch_anew(self) -> None:
         """Names have other addresses: have those probed."""

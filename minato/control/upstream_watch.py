@@ -14,6 +14,8 @@ from minato.net.loop import Loop
 log = logging.getLogger("minato.health")
 
 EXTRA_PROBE_GAP_S = 1.0
+# A probe that is to come after a certain moment comes after it for sure: a tick of the loop, and one more.
+LOOK_SLACK_S = 0.02
 TELL_GAP_S = 10.0
 # The second round begins up to this share of the interval early: all first rounds begin at once, later ones need not.
 JITTER = 0.1
@@ -34,7 +36,7 @@ class UpstreamWatch:
         loop: Loop,
         target: ProbeTarget,
         *,
-        report: Callable[[UpstreamWatch, Transition | None], None],
+        report: Callable[[UpstreamWatch, ProbeResult, Transition | None], None],
         rng: random.Random,
     ) -> None:
         """Make a watch that rests until ``start``.
@@ -42,7 +44,7 @@ class UpstreamWatch:
         Args:
             loop: the health thread's.
             target: what to probe, and how.
-            report: called after every result, with the change it brought about.
+            report: called after every result, with that and the change it brought about.
             rng: for the offset between the rounds of different upstreams.
         """
         self.key = target.upstream.key
@@ -57,6 +59,7 @@ class UpstreamWatch:
         self._first_gap = rng.uniform(1 - JITTER, 1)
         self._extra_from_s = 0.0
         self._tell_from_s = 0.0
+        self._look_s = 0.0
 
     @property
     def state(self) -> Health:
@@ -83,12 +86,22 @@ class UpstreamWatch:
             self._timer.set(0.0)
 
     def note_refused(self) -> None:
-        """A worker's connection was refused: a failure, and a reason to look at once (but not again and again)."""
+        """A worker's connection was refused: a failure, and a reason to look at once."""
         self._feed(REFUSED)
+        self.probe_soon()
+
+    def probe_soon(self) -> None:
+        """Probe at once, but not again and again."""
         due_s = max(self._loop.now_s, self._extra_from_s)
         if due_s < self._timer.due_s:
             self._extra_from_s = due_s + EXTRA_PROBE_GAP_S
             self._timer.set(due_s - self._loop.now_s)
+
+    def probe_at(self, mono_s: float) -> None:
+        """Probe at that second, besides what is due anyway."""
+        self._look_s = mono_s + LOOK_SLACK_S
+        if self._look_s < self._timer.due_s:
+            self._timer.set(self._look_s - self._loop.now_s)
 
     def stop(self) -> None:
         """Give up the probe in flight; begin no more."""
@@ -112,8 +125,11 @@ class UpstreamWatch:
             self._is_overdue = True
             return
         self._is_overdue = False
-        self._timer.set(self._target.config.interval_s * self._first_gap)
+        gap_s = self._target.config.interval_s * self._first_gap
         self._first_gap = 1.0
+        if (look_in_s := self._look_s - self._loop.now_s) > 0:
+            gap_s = min(gap_s, look_in_s)
+        self._timer.set(gap_s)
         self._probe = Probe(self._loop, self._target, self._on_result)
         self._probe.start()
 
@@ -136,4 +152,4 @@ class UpstreamWatch:
             self._timer.set(EXTRA_PROBE_GAP_S)
 
     def _feed(self, result: ProbeResult) -> None:
-        self._report(self, self._health.feed(result))
+        self._report(self, result, self._health.feed(result))

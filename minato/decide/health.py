@@ -24,11 +24,13 @@ class ProbeResult:
         ok: whether the upstream answered as expected.
         reason: why not, in a few words for the log; empty where ok.
         is_ours: whether this machine is to blame; it says nothing of the upstream then, and is not fed to its health.
+        drains: whether it is well and says that it is about to leave; the reason says how then.
     """
 
     ok: bool
     reason: str = ""
     is_ours: bool = False
+    drains: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +95,13 @@ class UpstreamHealth:
         return f"<UpstreamHealth {self.state.value}, {self._run} against it>"
 
 
-def judge_status(status: int, expect: Iterable[tuple[int, int]]) -> ProbeResult:
-    """Judge a final status by the inclusive ranges that count as healthy."""
+def judge_status(status: int, expect: Iterable[tuple[int, int]], drain: Iterable[tuple[int, int]] = ()) -> ProbeResult:
+    """Judge a final status by the inclusive ranges that count as healthy; those of ``drain`` go before.
+
+    Statuses of these mean: healthy, but about to leave.
+    """
+    if any(low <= status <= high for low, high in drain):
+        return ProbeResult(True, f"its health check says {status}", drains=True)
     ranges = tuple(expect)
     if any(low <= status <= high for low, high in ranges):
         return ProbeResult(True)

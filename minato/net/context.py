@@ -17,6 +17,7 @@ from minato.caching.stored import StoredResponse
 from minato.config.model import Config
 from minato.decide.clients import ClientCap
 from minato.decide.pool import IdlePool
+from minato.net.attempts import Attempts
 from minato.net.caps import Caps
 from minato.net.codecs import Codecs
 from minato.net.hot import HotAnswers
@@ -57,7 +58,8 @@ class WorkerContext:
         config: the generation's config.
         loop: the worker's loop.
         board: the shared-memory board.
-        row: this worker's row on it.
+        row: this worker's row on it; another object of the same kind, while ``attempts`` wants to hear of responses.
+        attempts: what is noted of how attempts with upstreams ended.
         services: by service index.
         health: the board's, per upstream column.
         selector: which upstream gets the next request.
@@ -101,7 +103,8 @@ class WorkerContext:
         self.services = services
         self.health = board.health
         self.rooms = Rooms(loop, row, services)
-        self.selector = Selector(config, board, row, Caps(loop, board, row, self.rooms))
+        self.selector = Selector(config, board, row, Caps(loop, board, row, self.rooms), loop)
+        self.attempts = Attempts(config.passive_health, row, loop, self._put_row, wake_health)
         self.retries = Retries(config.retry_budget, row)
         self.body_cap = config.limits.body_bytes
         self.timeouts = config.timeouts
@@ -221,6 +224,9 @@ class WorkerContext:
         """Count a refused connection against an upstream, and wake the master's health thread to read the count."""
         self.row.count_refused(upstream.index)
         self._wake_health()
+
+    def _put_row(self, row: WorkerRow) -> None:
+        self.row = row
 
     def give_up_unattended(self) -> None:
         """End what no client waits for."""

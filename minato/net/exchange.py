@@ -147,7 +147,11 @@ class Exchange(Sharing):
         self._body_bytes_down += size
 
     def on_response_end(self, trailers: Fields = _NO_TRAILERS) -> None:
-        self._release_upstream()
+        if self._connection is not None:
+            self._connection = None
+            assert self._upstream is not None
+            # Where the cache answers instead, the status is none yet: what matters was noted at the head.
+            self._context.row.upstream_answered(self._upstream.index, self._status)
         if self._withheld:
             self._end_withheld()
             return
@@ -284,6 +288,8 @@ class Exchange(Sharing):
         except UpstreamError as error:
             self.on_upstream_failed(error)
             return True
+        if answer is not None:
+            self._note_answer(head.status)
         is_over = head.framing is Framing.NONE  # but for its end, after which the connection can be used again
         if answer is not None and not is_over:
             # A failure. Its body may take as long as it likes, and nobody is going to read it.
@@ -296,6 +302,12 @@ class Exchange(Sharing):
             self._ask_again("it sent a range that was not asked for")
             return True
         return self._withheld
+
+    def _note_answer(self, status: int) -> None:
+        """The upstream has answered, though not in a way that the board's row would hear of."""
+        answered = self._context.attempts.answered
+        if answered is not None and self._upstream is not None:
+            answered(self._upstream.index, status)
 
     def _end_withheld(self) -> None:
         """A response that is not relayed has ended: answer from the cache."""
@@ -369,6 +381,7 @@ class Exchange(Sharing):
         connection = self._connection
         assert connection is not None
         self._status = head.status
+        self._note_answer(head.status)
         self.response_begun = True
         fields = [*forward_interim_fields(head), (b"upgrade", head.upgrade)]
         lines = render.render_lines(fields) + self._session_lines

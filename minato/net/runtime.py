@@ -68,6 +68,8 @@ class ServiceRuntime:
         only: its one upstream, where there is nothing to choose while that is healthy; None where there are more, or
             caps on connections, or sticky sessions.
         room: who waits for room; None where no upstream has a cap.
+        is_choosy: whether more than health decides who may be chosen: caps on connections, backups, slow start.
+        backups: positions of the upstreams that are chosen only where no other one can be.
         active: exchanges in flight of the upstream at a position, over all workers.
         affinity: what ties its requests to single upstreams; None where nothing does.
     """
@@ -79,6 +81,8 @@ class ServiceRuntime:
     positions: tuple[int, ...]
     only: UpstreamRuntime | None
     room: Room | None
+    is_choosy: bool
+    backups: frozenset[int]
     active: Callable[[int], int]
     affinity: Affinity | None = None
 
@@ -89,6 +93,8 @@ class ServiceRuntime:
         self.upstreams = other.upstreams
         self.positions = other.positions
         self.only = other.only
+        self.is_choosy = other.is_choosy
+        self.backups = other.backups
         self.active = other.active
         self.affinity = other.affinity
 
@@ -163,6 +169,7 @@ def _build_service(
     service = config.services[index]
     has_caps = any(upstream.cap for upstream in upstreams)
     has_choice = len(upstreams) > 1 or has_caps or service.sticky is not None
+    backups = frozenset(position for position, upstream in enumerate(service.upstreams) if upstream.backup)
     return ServiceRuntime(
         index=index,
         config=service,
@@ -171,6 +178,8 @@ def _build_service(
         positions=tuple(range(len(upstreams))),
         only=None if has_choice else upstreams[0],
         room=Room(service.queue) if has_caps else None,
+        is_choosy=bool(has_caps or backups or config.health.slow_start_s),
+        backups=backups,
         active=lambda position: active(upstreams[position].index),
         affinity=make_affinity(service),
     )

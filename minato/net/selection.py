@@ -7,21 +7,30 @@ from collections.abc import Sequence
 from typing import Final
 
 from minato.config.model import Config
-from minato.errors import ExchangeError, Source
+from minato.decide.standing import Standing
+from minato.decide.warming import thin_out, warmth
+from minato.errors import ExchangeError, NoRoomError, Source
 from minato.net.caps import Caps
+from minato.net.loop import Loop
 from minato.net.runtime import ServiceRuntime, UpstreamRuntime
 from minato.shared.board import Board, WorkerRow
 
 _SERVICE_UNAVAILABLE: Final = 503
+_KEEPS_SESSIONS: Final = frozenset([int(Standing.UP), int(Standing.DRAINING)])
 
 
 class Selector:
-    """Chooses upstreams for one worker: healthy by the board, with room, not tried before. It counts them in."""
+    """Chooses upstreams for one worker: healthy by the board, with room, not tried before; backups last.
 
-    def __init__(self, config: Config, board: Board, row: WorkerRow, caps: Caps) -> None:
+    It counts the exchanges in.
+    """
+
+    def __init__(self, config: Config, board: Board, row: WorkerRow, caps: Caps, loop: Loop) -> None:
         self._board = board
         self._begin = row.upstream_begin
         self._caps = caps
+        self._slow_start_ms = config.health.slow_start_s * 1000.0
+        self._loop = loop
         self._retry_after_s = max(1, round(config.health.interval_s))
         self._rng = random.Random()
 
@@ -43,14 +52,16 @@ class Selector:
         health = self._board.health
         upstreams = service.upstreams
         candidates: Sequence[int] = service.positions
-        if tried or service.room is not None:
+        if tried or service.is_choosy:
             candidates = self._open_positions(service)
             if candidates and tried:
                 candidates = [position for position in candidates if upstreams[position].index not in tried]
                 if not candidates:
                     return None
             if candidates and service.room is not None:
-                return self._caps.claim(service, candidates, self._rng, key)
+                return self._claim(service, candidates, key)
+            if service.is_choosy and len(candidates) > 1:
+                candidates = self._choose_among(service, candidates)
         else:
             for upstream in upstreams:
                 if not health[upstream.index]:
@@ -66,8 +77,8 @@ class Selector:
         return upstream
 
     def keeps_sessions(self, upstream: UpstreamRuntime) -> bool:
-        """Tell whether sessions stay at an upstream, be it full at the moment."""
-        return bool(self._board.health[upstream.index])
+        """Tell whether sessions stay at an upstream, be it full at the moment: also where it drains."""
+        return self._board.standing[upstream.index] in _KEEPS_SESSIONS
 
     def pick_home(self, service: ServiceRuntime, home: UpstreamRuntime) -> UpstreamRuntime | None:
         """Return the upstream of a session, which it keeps, the exchange counted there; None where that has no room."""
@@ -75,6 +86,40 @@ class Selector:
             return self._caps.claim_home(service, home)
         self._begin(home.index)
         return home
+
+    def _claim(self, service: ServiceRuntime, candidates: Sequence[int], key: bytes) -> UpstreamRuntime:
+        """Take room at one of these; where those that come first are full, at one of the others.
+
+        Raises:
+            NoRoomError: all are full.
+        """
+        if not (service.backups or self._slow_start_ms):
+            return self._caps.claim(service, candidates, self._rng, key)
+        rest = list(candidates)
+        while True:
+            first = self._choose_among(service, rest)
+            rest = [position for position in rest if position not in first]
+            try:
+                return self._caps.claim(service, first, self._rng, key)
+            except NoRoomError:
+                if not rest:
+                    raise
+
+    def _choose_among(self, service: ServiceRuntime, candidates: Sequence[int]) -> Sequence[int]:
+        """Leave out backups where there are others, and those that warm up as often as they are not warm yet."""
+        if service.backups:
+            first_choice = [position for position in candidates if position not in service.backups]
+            candidates = first_choice or candidates
+        slow_start_ms = self._slow_start_ms
+        if slow_start_ms and len(candidates) > 1:
+            recovered_ms, now_ms = self._board.recovered_ms, self._loop.now_s * 1000.0
+            upstreams = service.upstreams
+            candidates = thin_out(
+                candidates,
+                lambda position: warmth(recovered_ms[upstreams[position].index], now_ms, slow_start_ms),
+                self._rng.random,
+            )
+        return candidates
 
     def _open_positions(self, service: ServiceRuntime) -> Sequence[int]:
         """Return the positions of the upstreams that are healthy."""

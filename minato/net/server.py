@@ -233,6 +233,7 @@ class Server:
         for origin in self._services.change(key, places):
             for connection in self._context.pool.retire(origin):
                 connection.close()
+        self._context.attempts.forget()
         self._context.rooms.on_upstreams_changed()
 
     # -- accepting

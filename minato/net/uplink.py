@@ -41,6 +41,8 @@ log = logging.getLogger("minato.exchange")
 _MAX_REPLAY_BYTES: Final = 65_536
 _HTTP_1_1: Final = 11
 _NEVER: Final = 100  # no version of HTTP
+_SERVICE_UNAVAILABLE: Final = 503
+_GATEWAY_TIMEOUT: Final = 504
 _CHUNKED: Final = Framing.CHUNKED
 _NONE: Final = Framing.NONE
 _QUEUED: Final = Phase.QUEUED
@@ -152,11 +154,16 @@ class Uplink(UpstreamOwner):
         self._client.continue_request()
 
     def on_upstream_deadline(self) -> None:
-        self._on_failed_attempt(
-            UpstreamError(504, "the upstream is too slow", detail=f"{self._upstream_url}: {self.phase.value} too long")
+        error = UpstreamError(
+            504, "the upstream is too slow", detail=f"{self._upstream_url}: {self.phase.value} too long"
         )
+        if self._is_its_fault(error):
+            self._note_failure()
+        self._on_failed_attempt(error)
 
     def on_upstream_failed(self, error: UpstreamError) -> None:
+        if self._is_its_fault(error):
+            self._note_failure()
         if self._withheld and self._freshened is None:
             self._ask_again(error.detail)
         else:
@@ -325,6 +332,25 @@ class Uplink(UpstreamOwner):
         self._fail(error)
 
     # -- failed ones
+
+    def _is_its_fault(self, error: UpstreamError) -> bool:
+        """Tell whether a failed attempt speaks against the upstream, rather than against this machine or the client."""
+        connection = self._connection
+        if connection is None or error.status == _SERVICE_UNAVAILABLE:
+            return False
+        if self.phase is _CONNECTING:
+            return True
+        if error.status == _GATEWAY_TIMEOUT:
+            # A response that has begun may be silent for as long as there is nothing to tell.
+            return not self.response_begun
+        # It may have been tired of a client that does not go on with its request, or does not take its response. And
+        # a pooled connection may end whenever it likes.
+        is_clients = not self.request_complete or connection.was_paused
+        return not is_clients and (not connection.reused or bool(connection.response_bytes))
+
+    def _note_failure(self) -> None:
+        if self._upstream is not None:
+            self._context.attempts.failed(self._upstream.index)
 
     @property
     def _upstream_url(self) -> str:

@@ -82,6 +82,7 @@ class UpstreamConnection:
         response_bytes: what was received for the present exchange; none from a stale pooled connection.
         idle_since_s: monotonic second at which it went into the pool.
         refused: whether the attempt failed because nobody accepts connections there.
+        was_paused: whether the present response had to wait for its client.
         sent_before: what the stream had sent when the present exchange began; bytes.
         timer: the present exchange's deadline towards the upstream, or the idle one.
     """
@@ -113,6 +114,7 @@ class UpstreamConnection:
         "state",
         "timer",
         "upstream",
+        "was_paused",
     )
 
     def __init__(
@@ -131,6 +133,7 @@ class UpstreamConnection:
         self.preamble = b""
         self.reused = False
         self.refused = False
+        self.was_paused = False
         self.response_bytes = 0
         self.sent_before = 0
         self.idle_since_s = 0.0
@@ -234,7 +237,7 @@ class UpstreamConnection:
     def pause(self) -> None:
         """Read no more of the response until ``resume``: the client is slow."""
         if not self._paused and self._stream is not None and not self._stream.closed:
-            self._paused = True
+            self._paused = self.was_paused = True
             self.timer.cancel()
             self._stream.pause_reading()
 
@@ -434,6 +437,7 @@ class UpstreamConnection:
     def _finish_response(self, owner: UpstreamOwner) -> None:
         self._owner = None
         self._splice = None
+        self.was_paused = False
         self.state = _IDLE
         stream = self._stream
         assert stream is not None

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from multiprocessing.shared_memory import SharedMemory
 
+from minato.decide.outliers import Outcomes
+from minato.decide.standing import Standing
 from minato.errors import MinatoError
 from minato.shared.layout import MAGIC, ROW_HEAD_CELLS, VERSION, Counter, Header, Layout, RowCell
 from minato.shared.segment import (
@@ -21,7 +23,7 @@ from minato.shared.segment import (
     segment_name,
 )
 
-__all__ = ["Board", "Counter", "WorkerRow", "remove_leftovers"]
+__all__ = ["Board", "Counter", "ObservedRow", "WorkerRow", "remove_leftovers"]
 
 _READ_TRIES = 100
 
@@ -39,7 +41,7 @@ _FIRST_CLASS = int(Counter.RESPONSES_1XX) - 1
 class WorkerRow:
     """One slot's row. Only the slot's worker writes it; it is of use as long as its board is open."""
 
-    __slots__ = ("_active", "_counters", "_head", "_refused", "_waiting")
+    __slots__ = ("_active", "_answered", "_counters", "_failed", "_head", "_refused", "_tripped", "_waiting")
 
     def __init__(self, cells: memoryview, layout: Layout, slot: int) -> None:
         row_at = layout.row_at(slot)
@@ -48,7 +50,10 @@ class WorkerRow:
         self._counters = cells[row_at + layout.counters_at : row_at + layout.active_at]
         self._active = cells[row_at + layout.active_at : row_at + layout.refused_at]
         self._refused = cells[row_at + layout.refused_at : row_at + layout.waiting_at]
-        self._waiting = cells[row_at + layout.waiting_at : row_at + layout.waiting_at + layout.upstreams]
+        self._waiting = cells[row_at + layout.waiting_at : row_at + layout.failed_at]
+        self._failed = cells[row_at + layout.failed_at : row_at + layout.answered_at]
+        self._answered = cells[row_at + layout.answered_at : row_at + layout.tripped_at]
+        self._tripped = cells[row_at + layout.tripped_at : row_at + layout.tripped_at + layout.upstreams]
 
     def beat(self, mono_ms: int) -> None:
         """Say that the worker is alive at that monotonic millisecond."""
@@ -144,6 +149,11 @@ class WorkerRow:
         """An exchange with that upstream is over."""
         self._active[upstream] -= 1
 
+    def upstream_answered(self, upstream: int, status: int) -> None:
+        """An exchange with that upstream is over, with all of its response; ``status`` is 0 where that says nothing."""
+        del status
+        self._active[upstream] -= 1
+
     def count_refused(self, upstream: int) -> None:
         """That upstream refused a connection."""
         self._refused[upstream] += 1
@@ -152,10 +162,44 @@ class WorkerRow:
         """Say since which monotonic millisecond the oldest request waits for room at an upstream; 0: none does."""
         self._waiting[upstream] = since_ms
 
+    def count_failed(self, upstream: int) -> None:
+        """An attempt with that upstream failed."""
+        self._failed[upstream] += 1
+
+    def count_answered(self, upstream: int) -> None:
+        """That upstream answered, and it was no failure."""
+        self._answered[upstream] += 1
+
+    def count_tripped(self, upstream: int) -> None:
+        """That upstream failed too often in a row."""
+        self._tripped[upstream] += 1
+
     def release(self) -> None:
         """Let go of the memory (for Board.close alone)."""
-        for view in (self._head, self._counters, self._active, self._refused, self._waiting):
+        columns = (self._active, self._refused, self._waiting, self._failed, self._answered, self._tripped)
+        for view in (self._head, self._counters, *columns):
             view.release()
+
+
+class ObservedRow(WorkerRow):
+    """The same row, on which what was forwarded is told to somebody, too. Put in its place only while that matters."""
+
+    __slots__ = ("_tell",)
+
+    def __init__(self, row: WorkerRow, tell: Callable[[int, int], None]) -> None:
+        """``tell`` is called with the upstream and the status of each response that comes whole."""
+        for name in WorkerRow.__slots__:
+            setattr(self, name, getattr(row, name))
+        self._tell = tell
+
+    def forwarded(self, upstream: int, status: int, bytes_in: int, bytes_out: int) -> None:
+        super().forwarded(upstream, status, bytes_in, bytes_out)
+        self._tell(upstream, status)
+
+    def upstream_answered(self, upstream: int, status: int) -> None:
+        super().upstream_answered(upstream, status)
+        if status:
+            self._tell(upstream, status)
 
 
 class Board:
@@ -166,7 +210,10 @@ class Board:
         upstream_keys: the upstreams in the order of their columns, "" for a spare one; of an attached board as they
             were when it was attached.
         slots: number of rows.
-        health: per upstream 1 up, 0 down or unknown; a read-only view, to be read in place on the hot path.
+        health: per upstream whether it may get new traffic, 1 or 0; a read-only view, to be read in place on the hot
+            path, as the next two are.
+        standing: per upstream the number of its Standing.
+        recovered_ms: per upstream the monotonic millisecond at which it came up again; 0: it was never down.
     """
 
     def __init__(self, segment: SharedMemory, layout: Layout, keys: Sequence[str], *, writable: bool) -> None:
@@ -181,11 +228,16 @@ class Board:
         self.upstream_keys = tuple(keys)
         self._views = [cells, self._cells]
         self.health = self._view(layout.health_at, layout.upstreams).toreadonly()
-        self._views.append(self.health)
+        self.standing = self._view(layout.standing_at, layout.upstreams).toreadonly()
+        self.recovered_ms = self._view(layout.recovered_at, layout.upstreams).toreadonly()
+        self._views += [self.health, self.standing, self.recovered_ms]
         self._rows = [WorkerRow(self._cells, layout, slot) for slot in range(layout.slots)]
         self._active = self._columns(layout.active_at)
         self._refused = self._columns(layout.refused_at)
         self._waiting = self._columns(layout.waiting_at)
+        self._failed = self._columns(layout.failed_at)
+        self._answered = self._columns(layout.answered_at)
+        self._tripped = self._columns(layout.tripped_at)
 
     @classmethod
     def create(
@@ -241,10 +293,21 @@ class Board:
         return self.health[upstream] == 1
 
     def set_health(self, upstream: int, up: bool) -> None:
-        """Say whether an upstream may get traffic; for the master alone."""
-        if not 0 <= upstream < self._layout.upstreams:
-            raise IndexError(f"no upstream {upstream} on a board of {self._layout.upstreams}")
-        self._cells[self._layout.health_at + upstream] = 1 if up else 0
+        """Say that an upstream is up or down, and has been from the beginning; for the master alone."""
+        self.set_standing(upstream, Standing.UP if up else Standing.DOWN, 0)
+
+    def set_standing(self, upstream: int, standing: Standing, recovered_ms: int) -> None:
+        """Say where an upstream stands, and since when it is up again; for the master alone."""
+        layout, cells = self._layout, self._cells
+        if not 0 <= upstream < layout.upstreams:
+            raise IndexError(f"no upstream {upstream} on a board of {layout.upstreams}")
+        cells[layout.recovered_at + upstream] = recovered_ms  # first: who sees it up sees that it is to be spared
+        cells[layout.standing_at + upstream] = standing
+        cells[layout.health_at + upstream] = 1 if standing is Standing.UP else 0
+
+    def standing_of(self, upstream: int) -> tuple[Standing, int]:
+        """Return where an upstream stands, and since which monotonic millisecond it is up again."""
+        return Standing(self.standing[upstream]), self.recovered_ms[upstream]
 
     def set_key(self, upstream: int, key: str) -> None:
         """Give a column to an upstream, or make it a spare one (``""``); down either way. For the master alone.
@@ -276,6 +339,11 @@ class Board:
         """Return by slot the monotonic millisecond of the last beat."""
         return [row.heartbeat_ms for row in self._rows]
 
+    def outcomes(self, upstream: int) -> Outcomes:
+        """Return what all slots counted of an upstream; like `refused`, it only falls when a row is zeroed."""
+        columns = (self._refused, self._failed, self._answered, self._tripped)
+        return Outcomes(*[sum(column[upstream].tolist()) for column in columns])
+
     def total(self, counter: Counter) -> int:
         """Return a counter's sum over all slots."""
         return sum(row.get(counter) for row in self._rows)
@@ -289,10 +357,10 @@ class Board:
 
     def copy_health_from(self, other: Board) -> None:
         """Take over the health of the upstreams that both boards know, by key."""
-        theirs = dict(zip(other.upstream_keys, other.health, strict=True))
+        theirs = {key: index for index, key in enumerate(other.upstream_keys)}
         for upstream, key in enumerate(self.upstream_keys):
-            if key in theirs:
-                self.set_health(upstream, theirs[key] == 1)
+            if (index := theirs.get(key)) is not None:
+                self.set_standing(upstream, *other.standing_of(index))
 
     def close(self) -> None:
         """Unmap the segment in this process; it stays for the others. The rows and ``health`` are dead after this."""
@@ -313,7 +381,7 @@ class Board:
 
     def __del__(self) -> None:
         # SharedMemory's own finalizer complains on stderr when views are still out. Not made: nothing to close.
-        if hasattr(self, "_waiting"):
+        if hasattr(self, "_tripped"):
             self.close()
 
     def _write_header(self, pid: int, serial: int) -> None:

@@ -3,13 +3,19 @@
 The segment, in order; every part begins on a cache line (64 bytes, 8 cells), so that no two writers share one::
 
     header    16 cells            see Header; the magic is written last
-    health    one cell/upstream   1 up, 0 down or unknown; written by the master alone
+    health    one cell/upstream   1 may get new traffic, 0 may not; written by the master alone, as the next two are
+    standing  one cell/upstream   why not, a number of decide.standing.Standing: 0 down or unknown, 1 up, 2 ejected,
+                                  3 draining (well; only what belongs there already may go there)
+    recovered one cell/upstream   monotonic ms at which it came up again; 0: it never was down since it is known
     rows      one row/slot        written by the slot's worker alone (zeroed by the master once that worker is dead):
                   head       8 cells             see RowCell
                   counters   one cell/Counter
                   active     one cell/upstream   exchanges in flight
                   refused    one cell/upstream   connections refused, ever
                   waiting    one cell/upstream   since when its first request waits for room, monotonic ms; 0: none
+                  failed     one cell/upstream   attempts failed, ever; passive_health counts these three, if it is on
+                  answered   one cell/upstream   responses that were no failure, ever; with error_rate alone
+                  tripped    one cell/upstream   how often too many failures came in a row, ever
     keys      bytes               the upstream keys in order, a JSON list in UTF-8; "" for a spare column. The master
                                   may write them anew; while it does, the header's edition is odd
 
@@ -24,7 +30,7 @@ from dataclasses import dataclass
 from minato.errors import MinatoError
 
 MAGIC = int.from_bytes(b"minato\x00B", "little")
-VERSION = 2
+VERSION = 3
 CELL_BYTES = 8
 LINE_CELLS = 8
 HEADER_CELLS = 16
@@ -118,8 +124,16 @@ class Layout:
         return HEADER_CELLS
 
     @property
-    def rows_at(self) -> int:
+    def standing_at(self) -> int:
         return self.health_at + _whole_lines(self.upstreams)
+
+    @property
+    def recovered_at(self) -> int:
+        return self.standing_at + _whole_lines(self.upstreams)
+
+    @property
+    def rows_at(self) -> int:
+        return self.recovered_at + _whole_lines(self.upstreams)
 
     @property
     def counters_at(self) -> int:
@@ -142,8 +156,23 @@ class Layout:
         return self.refused_at + self.upstreams
 
     @property
+    def failed_at(self) -> int:
+        """From the beginning of a row."""
+        return self.waiting_at + self.upstreams
+
+    @property
+    def answered_at(self) -> int:
+        """From the beginning of a row."""
+        return self.failed_at + self.upstreams
+
+    @property
+    def tripped_at(self) -> int:
+        """From the beginning of a row."""
+        return self.answered_at + self.upstreams
+
+    @property
     def row_cells(self) -> int:
-        return _whole_lines(self.waiting_at + self.upstreams)
+        return _whole_lines(self.tripped_at + self.upstreams)
 
     def row_at(self, slot: int) -> int:
         return self.rows_at + slot * self.row_cells

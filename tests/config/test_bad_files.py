@@ -38,7 +38,8 @@ YAML = [
     bad(
         "a value merged in that is bad",
         "cache: &c\n  ttl: 1\nhealth:\n  <<: *c\n",
-        "2: health.ttl: unknown key; known here: interval, tcp_timeout, http_timeout, rise, fall, expect",
+        "2: health.ttl: unknown key; known here: interval, tcp_timeout, http_timeout, rise, fall, expect, drain, "
+        "slow_start",
     ),
     bad("nested too deep", "cache: " + "[" * 40 + "]" * 40, "1: is nested more than 32 levels deep"),
     bad("a million brackets", "[" * 1_000_000, "1: is nested more than 32 levels deep"),

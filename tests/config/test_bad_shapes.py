@@ -58,8 +58,8 @@ KEYS = [
     bad(
         "a key that is no word",
         '"a b\\n": 1\n',
-        '1: "a b\\n": unknown key; known here: workers, express, trace, cache, health, timeouts, limits, recycle, '
-        "access_log, admin, forwarded, retry_budget, dns, trusted_proxies, services",
+        '1: "a b\\n": unknown key; known here: workers, express, trace, cache, health, passive_health, timeouts, '
+        "limits, recycle, access_log, admin, forwarded, retry_budget, dns, trusted_proxies, services",
     ),
     bad("a key given twice", "workers: 1\nexpress: true\nworkers: 2\n", "3: workers: is given twice, first on line 1"),
     bad("a section given twice", "cache: {}\ncache: {}\n", "2: cache: is given twice, first on line 1"),
@@ -71,8 +71,8 @@ KEYS = [
     bad(
         "a null key",
         "? \n: 1\n",
-        '1: "": unknown key; known here: workers, express, trace, cache, health, timeouts, limits, recycle, '
-        "access_log, admin, forwarded, retry_budget, dns, trusted_proxies, services",
+        '1: "": unknown key; known here: workers, express, trace, cache, health, passive_health, timeouts, '
+        "limits, recycle, access_log, admin, forwarded, retry_budget, dns, trusted_proxies, services",
     ),
 ]
 

@@ -180,7 +180,7 @@ def main() -> int:
     config = load_config(path)
 
     def make_checker(boards: Boards) -> HealthChecker:
-        return HealthChecker(config.health, {}, {}, publish=boards.publish, refused_counts=boards.refused_counts)
+        return HealthChecker(config.health, {}, {}, publish=boards.publish, outcomes=boards.outcomes)
 
     try:
         return Master(

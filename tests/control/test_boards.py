@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from minato.control.boards import Boards
+from minato.decide.outliers import Outcomes
+from minato.decide.standing import Standing
 from minato.shared.board import Board, Counter
 
 _serials = itertools.count(9000)
@@ -25,20 +27,24 @@ def make_board(*keys: str) -> Board:
     return Board.create(slots=2, upstream_keys=keys, serial=next(_serials))
 
 
+def refusals(boards: Boards) -> dict[str, int]:
+    return {key: count.refused for key, count in boards.outcomes().items()}
+
+
 def test_health_goes_to_every_board_that_knows_the_upstream(boards: Boards) -> None:
     old, new = make_board("a", "b"), make_board("b", "c")
     boards.add(old)
     boards.add(new)
     for key in ("a", "b", "c", "nobody's"):
-        boards.publish(key, True)
+        boards.publish(key, Standing.UP, 0)
     assert (list(old.health), list(new.health)) == ([1, 1], [1, 1])
-    boards.publish("b", False)
+    boards.publish("b", Standing.DOWN, 0)
     assert (list(old.health), list(new.health)) == ([1, 0], [0, 1])
 
 
 def test_new_board_begins_with_the_health_of_the_one_before(boards: Boards) -> None:
     boards.add(make_board("a", "b"))
-    boards.publish("b", True)
+    boards.publish("b", Standing.UP, 0)
     new = make_board("b", "c")
     boards.add(new)
     assert list(new.health) == [1, 0]
@@ -51,18 +57,18 @@ def test_refusals_never_fall_when_rows_and_boards_go(boards: Boards) -> None:
     old.row(0).count_refused(0)
     old.row(1).count_refused(0)
     new.row(1).count_refused(1)
-    assert boards.refused_counts() == {"a": 3, "x": 0}
+    assert refusals(boards) == {"a": 3, "x": 0}
     boards.zero_row(old, 0)
-    assert boards.refused_counts()["a"] == 3
+    assert refusals(boards)["a"] == 3
     boards.drop(old)
-    assert boards.refused_counts()["a"] == 3
+    assert refusals(boards)["a"] == 3
 
 
 def test_dropped_board_is_published_to_no_more_and_leaves_no_segment(boards: Boards) -> None:
     board = make_board("a")
     boards.add(board)
     boards.drop(board)
-    boards.publish("a", True)
+    boards.publish("a", Standing.UP, 0)
     assert len(boards.in_use()) == 0
 
 
@@ -71,14 +77,14 @@ def test_column_that_goes_to_another_upstream_brings_it_no_refusals(boards: Boar
     boards.add(board)
     board.row(0).count_refused(0)
     boards.set_key(board, 0, "b")
-    assert boards.refused_counts() == {"b": 0}
+    assert refusals(boards) == {"b": 0}
     board.row(1).count_refused(0)
-    assert boards.refused_counts() == {"b": 1}
+    assert refusals(boards) == {"b": 1}
     boards.zero_row(board, 0)
     boards.zero_row(board, 1)
-    assert boards.refused_counts() == {"b": 1}
+    assert refusals(boards) == {"b": 1}
     boards.drop(board)
-    assert boards.refused_counts() == {"b": 1}
+    assert refusals(boards) == {"b": 1}
 
 
 def test_refusals_of_an_upstream_that_has_another_column_stay_counted(boards: Boards) -> None:
@@ -88,7 +94,7 @@ def test_refusals_of_an_upstream_that_has_another_column_stay_counted(boards: Bo
     boards.add(new)
     old.row(0).count_refused(0)
     boards.set_key(old, 0, "b")
-    assert boards.refused_counts() == {"a": 1, "b": 0}
+    assert refusals(boards) == {"a": 1, "b": 0}
 
 
 def test_upstream_begins_in_a_new_column_as_other_boards_have_it(boards: Boards) -> None:
@@ -98,23 +104,23 @@ def test_upstream_begins_in_a_new_column_as_other_boards_have_it(boards: Boards)
     )
     boards.add(old)
     boards.add(new)
-    boards.publish("b", True)
+    boards.publish("b", Standing.UP, 0)
     boards.set_key(new, 1, "b")
     boards.set_key(new, 2, "c")
     assert list(new.health) == [0, 1, 0]
-    boards.publish("c", True)
+    boards.publish("c", Standing.UP, 0)
     assert list(new.health) == [0, 1, 1]
 
 
 def test_spare_column_is_nobodys(boards: Boards) -> None:
     board = Board.create(slots=1, upstream_keys=["a"], serial=next(_serials), spare=1, key_bytes=8)
     boards.add(board)
-    boards.publish("", True)
-    boards.publish("a", True)
+    boards.publish("", Standing.UP, 0)
+    boards.publish("a", Standing.UP, 0)
     assert list(board.health) == [1, 0]
     boards.set_key(board, 0, "")
     assert list(board.health) == [0, 0]
-    assert boards.refused_counts() == {}
+    assert refusals(boards) == {}
 
 
 def test_nothing_of_a_dead_workers_row_is_left_for_its_successor(boards: Boards) -> None:
@@ -138,3 +144,27 @@ def test_nothing_of_a_dead_workers_row_is_left_for_its_successor(boards: Boards)
     dead.upstream_begin(0)  # its successor's, from the first exchange on
     dead.upstream_end(0)
     assert board.active(0) == 0
+
+
+def test_standing_and_recovery_go_along_to_another_board_and_column(boards: Boards) -> None:
+    old = make_board("a", "b")
+    boards.add(old)
+    boards.publish("a", Standing.EJECTED, 0)
+    boards.publish("b", Standing.UP, 5_000)
+    new = Board.create(slots=1, upstream_keys=["a"], serial=next(_serials), spare=1, key_bytes=8)
+    boards.add(new)
+    boards.set_key(new, 1, "b")
+    assert new.standing.tolist() == [Standing.EJECTED, Standing.UP]
+    assert (new.health.tolist(), new.recovered_ms.tolist()) == ([0, 1], [0, 5_000])
+
+
+def test_nothing_that_was_counted_of_one_upstream_is_of_the_next_in_its_column(boards: Boards) -> None:
+    board = Board.create(slots=1, upstream_keys=["a"], serial=next(_serials), spare=0, key_bytes=8)
+    boards.add(board)
+    for count in (board.row(0).count_failed, board.row(0).count_answered, board.row(0).count_tripped):
+        count(0)
+    boards.set_key(board, 0, "b")
+    board.row(0).count_failed(0)
+    assert boards.outcomes()["b"] == Outcomes(failed=1)
+    boards.zero_row(board, 0)
+    assert boards.outcomes()["b"] == Outcomes(failed=1)

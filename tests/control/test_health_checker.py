@@ -24,6 +24,8 @@ from minato.control.health import HealthChecker
 from minato.control.probe import Probe, ProbeTarget
 from minato.control.upstream_watch import UpstreamWatch
 from minato.decide.health import Health
+from minato.decide.outliers import Outcomes
+from minato.decide.standing import Standing
 from minato.errors import BootError
 from minato.net.loop import Loop
 from minato.net.resolve import ResolvedAddress
@@ -56,7 +58,8 @@ class Published:
         self.calls: list[tuple[str, bool]] = []
         self._changed = threading.Condition()
 
-    def __call__(self, key: str, up: bool) -> None:
+    def __call__(self, key: str, standing: Standing, recovered_ms: int) -> None:
+        up = standing is Standing.UP
         with self._changed:
             self.up[key] = up
             self.calls.append((key, up))
@@ -77,6 +80,7 @@ class Bench:
         self._stack = stack
         self.published = Published()
         self.refused: dict[str, int] = {}
+        self.tripped: dict[str, int] = {}
 
     def origin(self, behave: Behaviour | None = None, **options: int | str) -> Origin:
         origin = Origin(behave or respond(OK), **options)  # type: ignore[arg-type]
@@ -89,13 +93,17 @@ class Bench:
             by_key(*upstreams),
             addresses_of(*upstreams),
             publish=self.published,
-            refused_counts=lambda: dict(self.refused),
+            outcomes=self.outcomes,
             rng=random.Random(1),
         )
         self._stack.callback(checker.stop)
         if start:
             checker.start()
         return checker
+
+    def outcomes(self) -> dict[str, Outcomes]:
+        keys = [*self.refused, *self.tripped]
+        return {key: Outcomes(refused=self.refused.get(key, 0), tripped=self.tripped.get(key, 0)) for key in keys}
 
     def refuse(self, checker: HealthChecker, upstream: Upstream, count: int = 1) -> None:
         with checker.fork_lock:
@@ -259,7 +267,7 @@ def test_an_upstream_without_address_is_down_and_says_so(bench: Bench, caplog: p
         by_key(upstream),
         {},
         publish=bench.published,
-        refused_counts=dict,
+        outcomes=dict,
     )
     checker.start()
     assert checker.wait_first_round()
@@ -340,7 +348,7 @@ def test_a_forked_worker_wakes_the_thread_through_the_board(bench: Bench) -> Non
         by_key(upstream),
         addresses_of(upstream),
         publish=bench.published,
-        refused_counts=lambda: {key: board.refused(index) for index, key in enumerate(board.upstream_keys)},
+        outcomes=lambda: {key: board.outcomes(index) for index, key in enumerate(board.upstream_keys)},
     )
     checker.start()
     assert checker.wait_first_round()
@@ -428,17 +436,17 @@ def test_an_error_in_a_callback_is_logged_and_the_thread_goes_on(
     upstream = bench.origin().upstream()
     calls: list[bool] = []
 
-    def publish(key: str, up: bool) -> None:
-        calls.append(up)
+    def publish(key: str, standing: Standing, recovered_ms: int) -> None:
+        calls.append(standing is Standing.UP)
         if len(calls) <= 2:
             raise ZeroDivisionError("not foreseen")
-        bench.published(key, up)
+        bench.published(key, standing, recovered_ms)
 
     checker = HealthChecker(
-        QUICK, by_key(upstream), addresses_of(upstream), publish=publish, refused_counts=lambda: {}[upstream.key]
+        QUICK, by_key(upstream), addresses_of(upstream), publish=publish, outcomes=lambda: {}[upstream.key]
     )
     checker.start()
-    checker.wake()  # refused_counts raises as well
+    checker.wake()  # outcomes raises as well
     bench.published.wait_until(upstream, True)
     checker.stop()
     assert "not foreseen" in caplog.text
@@ -489,7 +497,7 @@ def test_no_file_descriptors_at_start_is_a_boot_error(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(os, "eventfd", fail)
     with pytest.raises(BootError, match=r"^cannot start the health checks: too many open files$"):
-        HealthChecker(QUICK, {}, {}, publish=lambda key, up: None, refused_counts=dict)
+        HealthChecker(QUICK, {}, {}, publish=lambda key, standing, recovered_ms: None, outcomes=dict)
 
 
 def test_stop_is_quick_with_probes_in_flight_and_leaves_no_descriptor(bench: Bench) -> None:
@@ -507,7 +515,7 @@ def test_stop_is_quick_with_probes_in_flight_and_leaves_no_descriptor(bench: Ben
 
 
 def test_stop_is_noticed_even_when_a_turn_reads_its_wake_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    checker = HealthChecker(QUICK, {}, {}, publish=lambda key, up: None, refused_counts=dict)
+    checker = HealthChecker(QUICK, {}, {}, publish=lambda key, standing, recovered_ms: None, outcomes=dict)
     stopper = threading.Thread(target=checker.stop)
     turn = checker._loop.turn
 
@@ -527,7 +535,7 @@ def test_stop_is_noticed_even_when_a_turn_reads_its_wake_away(monkeypatch: pytes
 
 
 def test_a_checker_that_never_started_stops() -> None:
-    HealthChecker(QUICK, {}, {}, publish=lambda key, up: None, refused_counts=dict).stop()
+    HealthChecker(QUICK, {}, {}, publish=lambda key, standing, recovered_ms: None, outcomes=dict).stop()
 
 
 def test_many_rounds_leak_no_descriptor(bench: Bench) -> None:
@@ -698,6 +706,20 @@ def test_what_is_known_survives_from_one_checker_to_the_next(bench: Bench) -> No
     new.adopt_health(json.loads(json.dumps(old.export_health())))
     new.update(SELDOM, by_key(well, sick), addresses_of(well, sick))
     assert new.states() == {well.key: Health.UP, sick.key: Health.DOWN}
+
+
+def test_drains_survive_from_one_checker_to_the_next_before_any_result(bench: Bench) -> None:
+    stays, leaves = (make_upstream(bench.origin().port) for _ in range(2))
+    old = bench.checker(stays, leaves, config=SELDOM)
+    assert old.wait_first_round(10)
+    old.mark_drain([leaves.key], True)
+    new = bench.checker(config=SELDOM, start=False)
+    new.adopt_health(json.loads(json.dumps(old.export_health())))
+    new.update(SELDOM, by_key(stays, leaves), addresses_of(stays, leaves))
+    assert {status.key: status.standing for status in new.statuses()} == {
+        stays.key: Standing.UP,
+        leaves.key: Standing.DRAINING,
+    }
 
 
 def test_what_was_known_of_an_upstream_that_comes_later_is_not_believed(bench: Bench) -> None:

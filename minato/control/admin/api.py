@@ -9,6 +9,7 @@ from minato.caching.purge import PurgeRequest
 from minato.control.admin.answer import Answer
 from minato.control.admin.purge_body import read_purges
 from minato.control.admin.routes import Reply, Route, Routes
+from minato.control.admin.upstream_routes import UpstreamDesk, make_upstream_routes
 from minato.decide.purging import PurgeOutcome
 
 log = logging.getLogger("minato.admin")
@@ -17,13 +18,16 @@ BeginPurge = Callable[[Sequence[PurgeRequest], Callable[[PurgeOutcome], None]], 
 _MAX_LOGGED_CHARS = 200
 
 
-def make_routes(*, health: Callable[[], tuple[str, int, str]], begin_purge: BeginPurge) -> Routes:
+def make_routes(
+    *, health: Callable[[], tuple[str, int, str]], begin_purge: BeginPurge, upstreams: UpstreamDesk
+) -> Routes:
     """Return the route table.
 
     Args:
         health: returns ``ok`` or what else is the matter, how many workers serve, and what else is to be known, if
             anything.
         begin_purge: has every worker purge, then calls back.
+        upstreams: knows where upstreams stand, and has them drain.
     """
 
     def answer_health(body: bytes, reply: Reply) -> None:
@@ -42,7 +46,11 @@ def make_routes(*, health: Callable[[], tuple[str, int, str]], begin_purge: Begi
 
         begin_purge(purges, finish)
 
-    return {b"/health": Route(b"GET", answer_health), b"/purge": Route(b"POST", purge)}
+    return {
+        b"/health": Route(b"GET", answer_health),
+        b"/purge": Route(b"POST", purge),
+        **make_upstream_routes(upstreams),
+    }
 
 
 def _answer_purge(outcome: PurgeOutcome) -> Answer:

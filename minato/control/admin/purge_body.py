@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
-from typing import Any, NoReturn
+from typing import Any
 
 from minato.caching.purge import PurgeKind, PurgeRequest
 from minato.caching.tags import MAX_TAG_BYTES
 from minato.config.problems import did_you_mean, shown
 from minato.control.admin.answer import Refused, refuse
+from minato.control.admin.json_body import read_object
 from minato.protocol.guard import Malformed
 from minato.protocol.target import check_authority
 
@@ -32,7 +32,7 @@ def read_purges(body: bytes) -> list[PurgeRequest]:
     Raises:
         Refused: 400, naming the key that is wrong.
     """
-    content = _read_object(body)
+    content = read_object(body, '{"url": "http://example.com/"}')
     for key in content:
         if key not in _KEYS:
             raise _bad(f"unknown key {shown(key)}; {did_you_mean(key, _KEYS)}")
@@ -51,28 +51,6 @@ def read_purges(body: bytes) -> list[PurgeRequest]:
     if not purges:
         raise _bad('names nothing to purge; give "url", "prefix", "tag" or "all"')
     return list(dict.fromkeys(purges))
-
-
-def _read_object(body: bytes) -> dict[str, Any]:
-    try:
-        content = json.loads(body.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_refuse_constant)
-    except (ValueError, RecursionError) as error:
-        reason = "too deeply nested" if isinstance(error, RecursionError) else error
-        raise _bad(f"the body is not JSON: {reason}") from None
-    if not isinstance(content, dict):
-        raise _bad('the body must be a JSON object, such as {"url": "http://example.com/"}')
-    return content
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) != len(pairs):
-        raise ValueError("a key is given twice")
-    return content
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
 
 
 def _read_texts(content: dict[str, Any], key: str) -> list[str]:
