@@ -348,7 +348,7 @@ class World:
         board.used.discard(row)
         board.beats[row] = 0
 
-    def update(self, config: object, upstreams: object, addresses: object) -> None:
+    def update(self, *what_is_to_be_watched: object) -> None:
         self._is_first_round_over_s = self.now_s + self.rng.uniform(0.0, PROBE_S)
 
     def wait_first_round(self, timeout_s: float) -> bool:
