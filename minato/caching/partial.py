@@ -48,6 +48,13 @@ def is_same_version(stored: StoredResponse, fields: Fields) -> bool:
     return first_value(fields, b"etag") is None and first_value(fields, b"last-modified") == validator
 
 
+def is_combinable(stored: StoredResponse, other: StoredResponse, complete_bytes: int) -> bool:
+    """Tell whether a stored response and one that is about to be stored are of one version, of so many bytes."""
+    if stored.status != _OK or stored.complete_bytes != complete_bytes:
+        return False
+    return bool(strong_validator(stored)) and (stored.etag, stored.last_modified) == (other.etag, other.last_modified)
+
+
 def place_part(
     stored: StoredResponse | None, response: ResponseHead, max_bytes: int, *, is_bare: bool = False
 ) -> tuple[Part, StoredResponse | None] | NotStored:
