@@ -26,7 +26,7 @@ _RANGE_NOT_SATISFIABLE: Final = 416
 _NOT_MODIFIED: Final = 304
 _GATEWAY_TIMEOUT: Final = 504
 _FIRST_SERVER_ERROR: Final = 500
-_COLLAPSIBLE: Final = (Outcome.MISS, Outcome.STALE)
+_COLLAPSIBLE: Final = (Outcome.MISS, Outcome.STALE, Outcome.PARTIAL)
 _CACHEABLE_METHODS: Final = frozenset([b"GET", b"HEAD"])
 _DISCONNECTED: Final = b"disconnected"
 _WHILE_REVALIDATE: Final = b"stale-while-revalidate"
@@ -274,7 +274,7 @@ class CacheSession:
         if fresh is None:
             self.must_ask_again = True
             return None
-        self._land_validated(fresh, now_s)
+        self._land_withheld(fresh, now_s)
         status = self._render_forwarded(fresh, now_s, upstream_status=_NOT_MODIFIED, is_stored=fresh.is_live)
         answer = self._cache.answer(self._request, fresh, now_s, status)
         answer.fields += fields_for_client_alone(fresh, head.fields)
@@ -299,8 +299,9 @@ class CacheSession:
         """Store what makes the part whole, now that it ended, and return the answer; None where that failed."""
         writer, self._writer = self._writer, None
         whole = writer.commit(now_s) if writer is not None else NotStored.ABORTED
-        if isinstance(whole, NotStored):
+        if isinstance(whole, NotStored) or whole.spans:
             return None
+        self._land_withheld(whole, now_s)
         member = self._render_forwarded(whole, now_s, upstream_status=_PARTIAL_CONTENT, is_stored=True)
         return self._cache.answer(self._request, whole, now_s, member)
 
@@ -344,10 +345,12 @@ class CacheSession:
                 completes=completes,
             )
         if isinstance(begun, NotStored):
-            if self.flight is not None:
+            if self.flight is not None and completes is None:
                 self.flight.refuse(begun, now_s, is_lasting=head.status < _FIRST_SERVER_ERROR)
             return begun
         self._writer = begun
+        if completes is not None:  # whoever waits goes on to, until the part is whole or the whole was asked for
+            return None
         is_shareable = self._note_shareable(begun.stored, now_s) and not begun.is_part
         if self.flight is not None and is_shareable:
             self.flight.begin(begun)
@@ -407,8 +410,8 @@ class CacheSession:
             detail=detail,
         )
 
-    def _land_validated(self, fresh: StoredResponse, now_s: float) -> None:
-        """A 304 came: whoever waits gets the stored response, unless each has to have it validated for itself."""
+    def _land_withheld(self, fresh: StoredResponse, now_s: float) -> None:
+        """A 304 came, or the rest of a part: whoever waits gets what is stored, unless each has to have it validated."""
         flight, is_shareable = self.flight, self._note_shareable(fresh, now_s)
         if flight is None:
             return
