@@ -14,6 +14,7 @@ from dataclasses import replace
 from typing import Final
 
 from minato.caching.answer import CachedAnswer
+from minato.caching.request import SAFE_METHODS
 from minato.decide.exchange import (
     Phase,
     check_transition,
@@ -227,7 +228,10 @@ class Exchange(Sharing):
     def _answer_from_cache(self, service: ServiceRuntime) -> bool:
         """Answer from the store, or begin to wait for a response that is on its way; tell whether that was possible."""
         context = self._context
-        if context.cache is None or self.head.path == b"*" or self.head.upgrade:
+        if context.cache is None or self.head.path == b"*":
+            return False
+        # What may change something is looked at all the same: an upstream may ignore Upgrade (RFC 9110, 7.8).
+        if self.head.upgrade and self.head.method in SAFE_METHODS:
             return False
         rules = context.cache_rules[service.index]
         if rules is not None and not rules.enabled:
