@@ -19,6 +19,7 @@ from minato.decide.exchange import (
     Phase,
     check_transition,
 )
+from minato.decide.sticky import keep_private
 from minato.errors import ExchangeError, RequestError, Source, UpstreamError
 from minato.net.cache_session import CacheSession
 from minato.net.client import Client, Nobody
@@ -330,7 +331,7 @@ class Exchange(Sharing):
             lines += render.render_lines(self._cache.begin(head, context.loop.wall_s))
         if self._session_lines and head.status < _FIRST_SERVER_ERROR:
             # For this client alone: what is stored or shared is without.
-            lines += self._session_lines
+            lines += self._session_lines + keep_private(head.block.end_to_end)
         if head.upgrade:
             # RFC 9110, 15.5.22: "The server MUST send an Upgrade header field in a 426 response".
             lines += b"connection: upgrade\r\nupgrade: %b\r\n" % head.upgrade
