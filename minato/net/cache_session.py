@@ -132,13 +132,16 @@ class CacheSession:
         stored, flights, key = self._stored, self._cache.flights, self._request.key
         if not self._is_overdue or stored is None or not stored.is_live:
             return False
-        if self._request.is_oddly_spelt:  # nothing of what it brought would be kept
+        # Nothing of what these brought would be kept.
+        if self._request.is_oddly_spelt or read_traits(self._request.fields).directives.no_store:
             return False
         return key not in flights.validating and not flights.is_under_way(key)
 
     def begin_validation(self, leader: Leader) -> CacheSession:
         """Return the session of the exchange ``leader``, which validates the stale response that answered."""
-        session = CacheSession(self._cache, replace(self._request, method=b"GET"))
+        # What the client said of its own answer is not about this request: only-if-cached would keep it in a cache.
+        fields = [field for field in self._request.fields if field[0] not in (b"cache-control", b"pragma")]
+        session = CacheSession(self._cache, replace(self._request, method=b"GET", fields=fields))
         session.reason, session._outcome, session._stored = LookupReason.STALE, Outcome.STALE, self._stored
         session._is_validation = True
         self._cache.flights.validating.add(session._request.key)
@@ -411,7 +414,7 @@ class CacheSession:
         )
 
     def _land_withheld(self, fresh: StoredResponse, now_s: float) -> None:
-        """A 304 came, or the rest of a part: whoever waits gets what is stored, unless each has to have it validated."""
+        """A 304 or the rest of a part came: whoever waits gets what is stored, unless each has to have it validated."""
         flight, is_shareable = self.flight, self._note_shareable(fresh, now_s)
         if flight is None:
             return
