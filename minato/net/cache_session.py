@@ -8,7 +8,7 @@ from typing import Final
 from minato.caching.answer import CachedAnswer
 from minato.caching.cache import Cache
 from minato.caching.directives import NO_REQUEST_DIRECTIVES
-from minato.caching.flights import Flight, Leader, Verdict, may_collapse, may_lead
+from minato.caching.flights import Flight, Leader, Verdict, has_condition, may_collapse, may_lead
 from minato.caching.freshening import fields_for_client_alone
 from minato.caching.lookup import Outcome
 from minato.caching.policy import FAILURE_STATUSES, NotStored, decide_reuse
@@ -16,6 +16,7 @@ from minato.caching.ranges import ByteRange
 from minato.caching.request import CacheRequest, read_traits
 from minato.caching.status import ONLY_IF_CACHED, LookupReason, render_forwarded, render_hit
 from minato.caching.stored import StoredResponse
+from minato.caching.targeted import read_control
 from minato.caching.writer import StoreWriter
 from minato.errors import ExchangeError, Source, UpstreamError
 from minato.protocol.fields import Fields, make_block
@@ -72,7 +73,7 @@ class CacheSession:
         self._stored: StoredResponse | None = None  # to be validated, or made whole
         self._missing: ByteRange | None = None  # of the stored part
         self._completed: StoredResponse | None = None  # the part, once the response began
-        self._is_unconditional = False  # asked once more
+        self._is_unconditional = False  # asked once more, or for others that wait
         self.must_ask_again = False
         self._fallback: StoredResponse | None = None  # answers where the upstream fails, if it may
         self._writer: StoreWriter | None = None
@@ -163,6 +164,9 @@ class CacheSession:
             self._awaited = self.reason
         elif not flights.is_crowded(request.key) and may_lead(request, validates=self._stored is not None):
             self.flight = flights.lead(request, leader)
+            # Who has waited asks for what all the others can have, not for a 304.
+            has_waited = self._awaited is not None
+            self._is_unconditional = has_waited and self._stored is None and has_condition(request)
         return flight
 
     def judge(self, flight: Flight, now_s: float) -> Verdict:
@@ -348,8 +352,8 @@ class CacheSession:
                 completes=completes,
             )
         if isinstance(begun, NotStored):
-            if self.flight is not None and completes is None:
-                self.flight.refuse(begun, now_s, is_lasting=head.status < _FIRST_SERVER_ERROR)
+            if completes is None:
+                self._refuse_others(head, begun, now_s)
             return begun
         self._writer = begun
         if completes is not None:  # whoever waits goes on to, until the part is whole or the whole was asked for
@@ -360,6 +364,19 @@ class CacheSession:
         elif self.flight is not None:
             self.flight.refuse(NotStored.NO_LIFETIME, now_s, is_lasting=not begun.is_part)
         return None
+
+    def _refuse_others(self, head: ResponseHead, why: NotStored, now_s: float) -> None:
+        """The response is for this client alone: whoever waits goes on."""
+        flight = self.flight
+        if flight is None:
+            return
+        control = read_control(head.fields) if head.status == _NOT_MODIFIED else None
+        if control is None:
+            flight.refuse(why, now_s, is_lasting=head.status < _FIRST_SERVER_ERROR)
+        elif control.no_store or control.private:
+            flight.refuse(NotStored.NO_STORE, now_s, is_lasting=True)
+        else:
+            flight.fail()  # a 304 to its own condition; the next one asks without any
 
     def write(self, data: bytes, now_s: float) -> None:
         """Take a piece of the body."""
