@@ -188,9 +188,8 @@ class Cache:
         purged since it was asked for. None: the 304 speaks of another response; the stored one is forgotten.
         """
         freshener = self._freshener(request, response, request_time_s, response_time_s)
-        return freshener.freshen(
-            stored, is_outdated=self._was_removed(request, stored, request_time_s, response_time_s)
-        )
+        is_outdated = self._was_removed(request, stored, response, request_time_s, response_time_s)
+        return freshener.freshen(stored, is_outdated=is_outdated)
 
     def freshen_by_head(
         self, request: CacheRequest, response: ResponseHead, *, request_time_s: float, response_time_s: float
@@ -201,7 +200,7 @@ class Cache:
         if not read_traits(request.fields).directives.no_store:
             freshener = self._freshener(request, response, request_time_s, response_time_s)
             freshener.freshen_by_head(
-                lambda stored: self._was_removed(request, stored, request_time_s, response_time_s)
+                lambda stored: self._was_removed(request, stored, response, request_time_s, response_time_s)
             )
 
     def begin_store(
@@ -278,11 +277,18 @@ class Cache:
         self._store.discard(stored)
 
     def _was_removed(
-        self, request: CacheRequest, stored: StoredResponse, request_time_s: float, response_time_s: float
+        self,
+        request: CacheRequest,
+        stored: StoredResponse,
+        response: ResponseHead,
+        request_time_s: float,
+        response_time_s: float,
     ) -> bool:
-        """Tell whether a response to that request, which is about a stored one, may be from before a purge of it."""
-        return self._removal.is_outdated(
-            request, list(stored.fields), request_time_s=request_time_s, response_time_s=response_time_s
+        """Tell whether a response to that request, which updates a stored one, may be from before a purge of either."""
+        is_outdated = self._removal.is_outdated
+        return any(
+            is_outdated(request, fields, request_time_s=request_time_s, response_time_s=response_time_s)
+            for fields in (list(stored.fields), response.fields)  # of what it was tagged with, and is now
         )
 
     def _freshener(
