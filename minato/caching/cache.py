@@ -211,6 +211,7 @@ class Cache:
         request_time_s: float,
         response_time_s: float,
         completes: StoredResponse | None = None,
+        is_awaited: bool = False,
     ) -> StoreWriter | NotStored:
         """Begin to store a final response while it is relayed, or say why it is not stored.
 
@@ -220,6 +221,7 @@ class Cache:
             request_time_s: wall clock when the request was forwarded.
             response_time_s: wall clock when the head arrived.
             completes: the stored part of which the missing range was asked for.
+            is_awaited: whether others wait for it: it was asked for more than once, and is admitted.
         """
         if request.is_bypassed:
             return NotStored.BYPASS
@@ -252,7 +254,7 @@ class Cache:
             return refusal
         if self._removal.is_outdated(request, fields, request_time_s=request_time_s, response_time_s=response_time_s):
             return NotStored.INVALIDATED
-        return self._open_writer(request, response, stored, part, base)
+        return self._open_writer(request, response, stored, part, base, is_admitted=is_awaited)
 
     def invalidate(self, request: CacheRequest, response_status: int, response_fields: Fields, now_s: float) -> None:
         """Forget what is stored of the target after an unsafe request that did not fail (RFC 9111, 4.4).
@@ -321,13 +323,15 @@ class Cache:
         stored: StoredResponse,
         part: Part | None,
         base: StoredResponse | None,
+        *,
+        is_admitted: bool,
     ) -> StoreWriter | NotStored:
         length_bytes = {Framing.LENGTH: response.length_bytes, Framing.NONE: 0}.get(response.framing)
         config = self._config
         limit_bytes = min(config.max_body_size_bytes, config.max_memory_bytes - stored.size_bytes)
         if (length_bytes or 0) > limit_bytes:
             return NotStored.TOO_LARGE
-        if not self._store.admits(stored, stored.size_bytes + (length_bytes or 0)):
+        if not (is_admitted or self._store.admits(stored, stored.size_bytes + (length_bytes or 0))):
             return NotStored.NOT_ADMITTED
         if not self._store.reserve(stored.size_bytes):
             return NotStored.NO_MEMORY
@@ -340,6 +344,7 @@ class Cache:
             on_closed=self._removal.unwatch,
             part=part,
             base=base,
+            is_admitted=is_admitted,
         )
         self._removal.watch(writer)
         return writer

@@ -34,6 +34,7 @@ class StoreWriter:
         on_closed: Callable[[StoreWriter], None],
         part: Part | None = None,
         base: StoredResponse | None = None,
+        is_admitted: bool = False,
     ) -> None:
         """Begin with a head for whose ``size_bytes`` room has been reserved.
 
@@ -46,6 +47,7 @@ class StoreWriter:
             on_closed: called once, when it is committed, aborted or gives up.
             part: of a 206, where its content belongs.
             base: what the part is combined with, unless more of the same version is stored by then.
+            is_admitted: whether it is worth what has to go for it, however large it turns out to be.
         """
         self._store = store
         self._stored = stored
@@ -55,6 +57,7 @@ class StoreWriter:
         self._on_closed = on_closed
         self._part = part
         self._base = base
+        self._is_admitted = is_admitted
         self._pieces: list[bytes] = []
         self._body_bytes = 0
         self._reserved_bytes = stored.size_bytes
@@ -113,7 +116,7 @@ class StoreWriter:
         if self._length_bytes is not None and size_bytes > self._length_bytes:
             return self._give_up(NotStored.INCOMPLETE)
         needed_bytes = self._stored.size_bytes + _allocated_bytes(size_bytes)
-        if not self._store.admits(self._stored, needed_bytes):
+        if not (self._is_admitted or self._store.admits(self._stored, needed_bytes)):
             return self._give_up(NotStored.NOT_ADMITTED)
         if not self._reserve(needed_bytes):
             return self._give_up(NotStored.NO_MEMORY)

@@ -350,6 +350,7 @@ class CacheSession:
                 request_time_s=self._request_time_s,
                 response_time_s=now_s,
                 completes=completes,
+                is_awaited=self.is_awaited,
             )
         if isinstance(begun, NotStored):
             if completes is None:
