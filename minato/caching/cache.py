@@ -13,7 +13,7 @@ from minato.caching.freshness import read_date
 from minato.caching.key import PrimaryKey, VariantNames
 from minato.caching.location import names_own_target
 from minato.caching.lookup import Lookup, Outcome, look_up_stored
-from minato.caching.partial import Part, place_part
+from minato.caching.partial import OF_ONE_CONTENT, Part, place_part
 from minato.caching.policy import (
     NotStored,
     check_request_storable,
@@ -240,7 +240,7 @@ class Cache:
             if isinstance(placed, NotStored):
                 return placed
             part, base = placed
-            fields = [field for field in fields if field[0] != b"content-range"]
+            fields = [field for field in fields if field[0] not in OF_ONE_CONTENT]
             if base is not None:
                 update = with_date(fields, read_date(fields, response_time_s), response_time_s)
                 fields = merge_fields(list(base.fields), update)

@@ -14,6 +14,9 @@ _OK = 200
 MAX_SPANS = 16
 """Separate parts of one response; where there would be more, the newest alone is kept."""
 
+OF_ONE_CONTENT = frozenset({b"content-length", b"content-range", b"content-digest", b"content-md5"})
+"""Fields about the content of one message (RFC 9530, 2), a part or the whole: they do not hold for another one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:

@@ -355,3 +355,21 @@ def test_what_completes_a_part_of_which_the_whole_is_there_by_now_completes_it_t
     stored = second.commit(NOW_S)
     assert isinstance(stored, StoredResponse)
     assert (stored.spans, stored.body) == ((), WHOLE)
+
+
+@pytest.mark.parametrize("name", ["Content-Digest", "Content-MD5"])
+def test_a_digest_of_one_content_is_not_told_of_another(name: str) -> None:
+    """RFC 9530, 2: it is that of the message's own content, which a part has another of than the whole."""
+    cache = make_cache()
+    store_part(cache, 0, 4, FRESH, TAG, f"{name}: of-the-part", "Repr-Digest: of-the-whole")
+    whole = store_part(cache, 5, 9, FRESH, TAG, f"{name}: of-the-rest")
+    assert isinstance(whole, StoredResponse)
+    assert first_value(list(whole.fields), name.lower().encode()) is None
+    assert first_value(list(whole.fields), b"repr-digest") == b"of-the-whole"
+    request = make_request()
+    stored = must_store(cache, request, make_head(FRESH, TAG, f"{name}: of-the-whole"), WHOLE)
+    for wanted in ("0-1", "0-1,4-5", "20-"):
+        answer = cache.answer(make_request(f"Range: bytes={wanted}"), stored, NOW_S)
+        assert answer.status in (206, 416)
+        assert first_value(answer.fields, name.lower().encode()) is None
+    assert first_value(cache.answer(request, stored, NOW_S).fields, name.lower().encode()) == b"of-the-whole"
