@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 
-from minato.caching.partial import cut
+from minato.caching.partial import OF_ONE_CONTENT, cut
 from minato.caching.ranges import ByteRange, Unsatisfiable, parse_ranges
 from minato.caching.request import CacheRequest
 from minato.caching.stored import StoredResponse
@@ -13,9 +13,7 @@ from minato.caching.validation import is_not_modified, is_range_applicable
 from minato.protocol.message import Fields, field_values, first_value
 
 # RFC 9110, 15.4.5: a 304 SHOULD NOT have representation metadata that does not guide cache updates.
-_NOT_IN_304 = frozenset(
-    {b"content-length", b"content-type", b"content-encoding", b"content-language", b"content-range", b"accept-ranges"}
-)
+_NOT_IN_304 = OF_ONE_CONTENT | {b"content-type", b"content-encoding", b"content-language", b"accept-ranges"}
 _ABOUT_CONTENT = _NOT_IN_304 | {b"etag", b"last-modified", b"cache-control", b"expires", b"content-location"}
 
 
@@ -70,7 +68,7 @@ def _partial(stored: StoredResponse, wanted: list[ByteRange], own: Fields) -> Ca
     if len(pieces) > 1:
         return _multipart(stored, wanted, pieces, own)
     body = pieces[0]  # not a copy for every client
-    fields = [field for field in stored.fields if field[0] not in (b"content-length", b"content-range")]
+    fields = [field for field in stored.fields if field[0] not in OF_ONE_CONTENT]
     own += [
         (b"content-range", b"bytes %d-%d/%d" % (wanted[0].first, wanted[0].last, stored.complete_bytes)),
         (b"content-length", b"%d" % len(body)),
@@ -94,9 +92,7 @@ def _multipart(stored: StoredResponse, wanted: list[ByteRange], pieces: list[mem
         front % (span.first, span.last) + bytes(piece) + b"\r\n" for span, piece in zip(wanted, pieces, strict=True)
     ]
     body = b"".join([*parts, b"--%b--\r\n" % boundary])
-    fields = [
-        field for field in stored.fields if field[0] not in (b"content-length", b"content-range", b"content-type")
-    ]
+    fields = [field for field in stored.fields if field[0] not in OF_ONE_CONTENT and field[0] != b"content-type"]
     own += [
         (b"content-type", b"multipart/byteranges; boundary=" + boundary),
         (b"content-length", b"%d" % len(body)),

@@ -13,7 +13,7 @@ from minato.caching.freshness import read_date
 from minato.caching.key import PrimaryKey, VariantNames
 from minato.caching.location import names_own_target
 from minato.caching.lookup import Lookup, Outcome, look_up_stored
-from minato.caching.partial import Part, place_part
+from minato.caching.partial import OF_ONE_CONTENT, Part, place_part
 from minato.caching.policy import (
     NotStored,
     check_request_storable,
@@ -188,9 +188,8 @@ class Cache:
         purged since it was asked for. None: the 304 speaks of another response; the stored one is forgotten.
         """
         freshener = self._freshener(request, response, request_time_s, response_time_s)
-        return freshener.freshen(
-            stored, is_outdated=self._was_removed(request, stored, request_time_s, response_time_s)
-        )
+        is_outdated = self._was_removed(request, stored, response, request_time_s, response_time_s)
+        return freshener.freshen(stored, is_outdated=is_outdated)
 
     def freshen_by_head(
         self, request: CacheRequest, response: ResponseHead, *, request_time_s: float, response_time_s: float
@@ -201,7 +200,7 @@ class Cache:
         if not read_traits(request.fields).directives.no_store:
             freshener = self._freshener(request, response, request_time_s, response_time_s)
             freshener.freshen_by_head(
-                lambda stored: self._was_removed(request, stored, request_time_s, response_time_s)
+                lambda stored: self._was_removed(request, stored, response, request_time_s, response_time_s)
             )
 
     def begin_store(
@@ -212,6 +211,7 @@ class Cache:
         request_time_s: float,
         response_time_s: float,
         completes: StoredResponse | None = None,
+        is_awaited: bool = False,
     ) -> StoreWriter | NotStored:
         """Begin to store a final response while it is relayed, or say why it is not stored.
 
@@ -221,6 +221,7 @@ class Cache:
             request_time_s: wall clock when the request was forwarded.
             response_time_s: wall clock when the head arrived.
             completes: the stored part of which the missing range was asked for.
+            is_awaited: whether others wait for it: it was asked for more than once, and is admitted.
         """
         if request.is_bypassed:
             return NotStored.BYPASS
@@ -239,7 +240,7 @@ class Cache:
             if isinstance(placed, NotStored):
                 return placed
             part, base = placed
-            fields = [field for field in fields if field[0] != b"content-range"]
+            fields = [field for field in fields if field[0] not in OF_ONE_CONTENT]
             if base is not None:
                 update = with_date(fields, read_date(fields, response_time_s), response_time_s)
                 fields = merge_fields(list(base.fields), update)
@@ -253,7 +254,7 @@ class Cache:
             return refusal
         if self._removal.is_outdated(request, fields, request_time_s=request_time_s, response_time_s=response_time_s):
             return NotStored.INVALIDATED
-        return self._open_writer(request, response, stored, part, base)
+        return self._open_writer(request, response, stored, part, base, is_admitted=is_awaited)
 
     def invalidate(self, request: CacheRequest, response_status: int, response_fields: Fields, now_s: float) -> None:
         """Forget what is stored of the target after an unsafe request that did not fail (RFC 9111, 4.4).
@@ -278,11 +279,18 @@ class Cache:
         self._store.discard(stored)
 
     def _was_removed(
-        self, request: CacheRequest, stored: StoredResponse, request_time_s: float, response_time_s: float
+        self,
+        request: CacheRequest,
+        stored: StoredResponse,
+        response: ResponseHead,
+        request_time_s: float,
+        response_time_s: float,
     ) -> bool:
-        """Tell whether a response to that request, which is about a stored one, may be from before a purge of it."""
-        return self._removal.is_outdated(
-            request, list(stored.fields), request_time_s=request_time_s, response_time_s=response_time_s
+        """Tell whether a response to that request, which updates a stored one, may be from before a purge of either."""
+        is_outdated = self._removal.is_outdated
+        return any(
+            is_outdated(request, fields, request_time_s=request_time_s, response_time_s=response_time_s)
+            for fields in (list(stored.fields), response.fields)  # of what it was tagged with, and is now
         )
 
     def _freshener(
@@ -315,13 +323,15 @@ class Cache:
         stored: StoredResponse,
         part: Part | None,
         base: StoredResponse | None,
+        *,
+        is_admitted: bool,
     ) -> StoreWriter | NotStored:
         length_bytes = {Framing.LENGTH: response.length_bytes, Framing.NONE: 0}.get(response.framing)
         config = self._config
         limit_bytes = min(config.max_body_size_bytes, config.max_memory_bytes - stored.size_bytes)
         if (length_bytes or 0) > limit_bytes:
             return NotStored.TOO_LARGE
-        if not self._store.admits(stored, stored.size_bytes + (length_bytes or 0)):
+        if not (is_admitted or self._store.admits(stored, stored.size_bytes + (length_bytes or 0))):
             return NotStored.NOT_ADMITTED
         if not self._store.reserve(stored.size_bytes):
             return NotStored.NO_MEMORY
@@ -334,6 +344,7 @@ class Cache:
             on_closed=self._removal.unwatch,
             part=part,
             base=base,
+            is_admitted=is_admitted,
         )
         self._removal.watch(writer)
         return writer

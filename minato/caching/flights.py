@@ -23,6 +23,7 @@ MAX_REMEMBERED: Final = 4096
 MAX_FLIGHTS: Final = 16
 """Flights of one resource at the same time: of more variants than that, each request goes on its own."""
 
+_RANGES: Final = frozenset({b"range", b"if-range"})
 _TRY_AGAIN: Final = frozenset({NotStored.INVALIDATED, NotStored.NOT_ADMITTED})
 
 
@@ -38,13 +39,16 @@ def may_collapse(request: CacheRequest, traits: RequestTraits) -> bool:
 
 
 def may_lead(request: CacheRequest, *, validates: bool) -> bool:
-    """Tell whether the response to a request that `may_collapse` can be whole: it has no condition and no range.
+    """Tell whether the response to a request that `may_collapse` can be whole: it has no range.
+
+    One with a condition leads, too. A 304 answers its own condition and fails the flight; the next one to lead has
+    waited, and asks without.
 
     Args:
         request: that is to be forwarded.
         validates: whether its conditions are replaced by those of a validation.
     """
-    return not request.is_oddly_spelt and (validates or not _has_condition(request))
+    return not request.is_oddly_spelt and (validates or not any(name in _RANGES for name, _ in request.fields))
 
 
 class FlightState(enum.Enum):
@@ -200,7 +204,7 @@ class Flight:
         if not decide_reuse(stored, read_traits(request.fields).directives, now_s).is_allowed:
             return Verdict.LOOK_UP
         # A condition or a range is weighed once all of the response is there.
-        return Verdict.WAIT if _has_condition(request) else Verdict.SHARE
+        return Verdict.WAIT if has_condition(request) else Verdict.SHARE
 
     def share(self, follower: Follower) -> list[bytes]:
         """Begin to take the response as it arrives; return the pieces that were there before."""
@@ -397,5 +401,6 @@ class Flights:
                 del self._by_key[flight.request.key]
 
 
-def _has_condition(request: CacheRequest) -> bool:
+def has_condition(request: CacheRequest) -> bool:
+    """Tell whether the response to a request may be less than the whole one."""
     return any(name in CONDITION_FIELDS for name, _ in request.fields)

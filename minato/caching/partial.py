@@ -14,6 +14,9 @@ _OK = 200
 MAX_SPANS = 16
 """Separate parts of one response; where there would be more, the newest alone is kept."""
 
+OF_ONE_CONTENT = frozenset({b"content-length", b"content-range", b"content-digest", b"content-md5"})
+"""Fields about the content of one message (RFC 9530, 2), a part or the whole: they do not hold for another one."""
+
 
 @dataclass(frozen=True, slots=True)
 class Part:
@@ -46,6 +49,13 @@ def is_same_version(stored: StoredResponse, fields: Fields) -> bool:
     if is_strong_etag(stored.etag):
         return first_value(fields, b"etag") == validator
     return first_value(fields, b"etag") is None and first_value(fields, b"last-modified") == validator
+
+
+def is_combinable(stored: StoredResponse, other: StoredResponse, complete_bytes: int) -> bool:
+    """Tell whether a stored response and one that is about to be stored are of one version, of so many bytes."""
+    if stored.status != _OK or stored.complete_bytes != complete_bytes:
+        return False
+    return bool(strong_validator(stored)) and (stored.etag, stored.last_modified) == (other.etag, other.last_modified)
 
 
 def place_part(

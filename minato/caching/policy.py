@@ -202,6 +202,9 @@ def may_answer_failure(stored: StoredResponse, directives: RequestDirectives, no
     # What the request says besides is what it would rather have than an error from the cache.
     if directives.no_cache or directives.max_age_s is not None or directives.min_fresh_s is not None:
         return False
+    # RFC 9111, 5.2.1.2: the client accepts what is stale "by no more than the specified number of seconds".
+    if directives.max_stale_s is not None and stale_s > directives.max_stale_s:
+        return False
     if stored.if_error_s and stale_s <= stored.if_error_s:
         return True
     return status is None and stale_s <= MAX_DISCONNECTED_STALE_S

@@ -38,7 +38,8 @@ UNSATISFIABLE = Unsatisfiable()
 def parse_ranges(value: bytes, length_bytes: int) -> list[ByteRange] | Unsatisfiable | None:
     """Return the ranges that a Range field asks for, or None where it is to be ignored (RFC 9110, 14.1.2, 14.2).
 
-    Ignored are: another unit, malformed ones, more than ``MAX_RANGES``. Those outside of the content are left out,
+    Ignored are: another unit, malformed ones, more than ``MAX_RANGES``, and the last so many bytes of an empty content,
+    which are satisfiable (14.1.2) and cannot be told in a Content-Range. Those outside of the content are left out,
     those that overlap are joined (14.2), the others keep their order.
     """
     unit = _BYTES.fullmatch(value)
@@ -88,8 +89,10 @@ def _parse_spec(spec: bytes, length_bytes: int) -> ByteRange | Unsatisfiable | N
     first, last = match[1], match[2]
     if not first:  # the last so many bytes
         suffix_bytes = int(last)
-        if suffix_bytes == 0 or length_bytes == 0:
+        if suffix_bytes == 0:
             return UNSATISFIABLE
+        if length_bytes == 0:
+            return None
         return ByteRange(max(0, length_bytes - suffix_bytes), length_bytes - 1)
     if last and int(last) < int(first):
         return None

@@ -51,9 +51,12 @@ def is_not_modified(fields: Fields, stored: StoredResponse, now_s: float) -> boo
 
 def is_range_applicable(fields: Fields, stored: StoredResponse) -> bool:
     """Tell whether If-Range lets a Range of the stored response be served (RFC 9110, 13.1.5): by strong comparison."""
-    condition = first_value(fields, b"if-range")
-    if condition is None:
+    conditions = field_values(fields, b"if-range")
+    if not conditions:
         return True
+    condition = conditions[0]
+    if len(conditions) > 1:  # it is one validator; of several there is no telling which one the client has
+        return False
     if condition.startswith((b'"', b"W/")):
         return condition == stored.etag and is_strong_etag(condition)
     return condition == stored.last_modified and _is_strong_date(stored)

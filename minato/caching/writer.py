@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable
 
-from minato.caching.partial import Part, combine
+from minato.caching.partial import Part, combine, is_combinable
 from minato.caching.policy import NotStored
 from minato.caching.ranges import find_gaps
 from minato.caching.store import Store
@@ -34,6 +34,7 @@ class StoreWriter:
         on_closed: Callable[[StoreWriter], None],
         part: Part | None = None,
         base: StoredResponse | None = None,
+        is_admitted: bool = False,
     ) -> None:
         """Begin with a head for whose ``size_bytes`` room has been reserved.
 
@@ -45,7 +46,8 @@ class StoreWriter:
             max_body_bytes: a longer body is not stored.
             on_closed: called once, when it is committed, aborted or gives up.
             part: of a 206, where its content belongs.
-            base: what the part is combined with, if that is still stored then.
+            base: what the part is combined with, unless more of the same version is stored by then.
+            is_admitted: whether it is worth what has to go for it, however large it turns out to be.
         """
         self._store = store
         self._stored = stored
@@ -55,6 +57,7 @@ class StoreWriter:
         self._on_closed = on_closed
         self._part = part
         self._base = base
+        self._is_admitted = is_admitted
         self._pieces: list[bytes] = []
         self._body_bytes = 0
         self._reserved_bytes = stored.size_bytes
@@ -97,7 +100,7 @@ class StoreWriter:
         part, base = self._part, self._base
         if part is None or base is None:
             return False
-        return all(part.span.holds(gap) for gap in find_gaps(base.spans, part.complete_bytes))
+        return not base.spans or all(part.span.holds(gap) for gap in find_gaps(base.spans, part.complete_bytes))
 
     def write(self, data: bytes) -> bool:
         """Take a piece of the body, content without chunk framing.
@@ -113,7 +116,7 @@ class StoreWriter:
         if self._length_bytes is not None and size_bytes > self._length_bytes:
             return self._give_up(NotStored.INCOMPLETE)
         needed_bytes = self._stored.size_bytes + _allocated_bytes(size_bytes)
-        if not self._store.admits(self._stored, needed_bytes):
+        if not (self._is_admitted or self._store.admits(self._stored, needed_bytes)):
             return self._give_up(NotStored.NOT_ADMITTED)
         if not self._reserve(needed_bytes):
             return self._give_up(NotStored.NO_MEMORY)
@@ -156,12 +159,17 @@ class StoreWriter:
         part, base, body = self._part, self._base, b"".join(self._pieces)
         if part is None:
             complete_stored(stored, body)
-        elif base is not None and base.is_live:
+            return
+        # Others may have come and been combined since this one began: what they brought is not to be lost. A base that
+        # is no longer stored (evicted, or replaced by a part too many) still is what the head was merged with.
+        known = self._store.select(stored.key, self._fields)
+        if known is not None and is_combinable(known, stored, part.complete_bytes):
+            base = known
+        if base is not None:
             spans, body = combine(base, part.span, body, part.complete_bytes)
-            complete_stored(stored, body, spans, part.complete_bytes)
         else:
             spans = () if part.span.size == part.complete_bytes else (part.span,)
-            complete_stored(stored, body, spans, part.complete_bytes)
+        complete_stored(stored, body, spans, part.complete_bytes)
 
     def abort(self, reason: NotStored = NotStored.ABORTED) -> None:
         """Keep nothing, since the response was cut short or the resource has changed; may be called at any time."""

@@ -57,6 +57,18 @@ class Sessions:
         return self._lines[position]
 
 
+def keep_private(fields: Fields) -> bytes:
+    """Return what else keeps a session's cookie to its client: a line for each targeted field of the response.
+
+    RFC 9213, 2.2: a cache in front that follows such a field ignores Cache-Control. Its directives are a dictionary, or
+    a list, over all lines; ``no-store`` makes none of them wider.
+    """
+    names = dict.fromkeys(
+        name for name, _ in fields if name.endswith(b"-cache-control") or name == b"surrogate-control"
+    )
+    return b"".join([b"%b: no-store\r\n" % name for name in names])
+
+
 def derive_id(secret: str, identity: str) -> bytes:
     """Return the id of an upstream: without the secret it can neither be made nor told whose it is."""
     digest = hmac.digest(b"minato sticky session\n" + secret.encode(), identity.encode(), "sha256")

@@ -8,7 +8,7 @@ from typing import Final
 from minato.caching.answer import CachedAnswer
 from minato.caching.cache import Cache
 from minato.caching.directives import NO_REQUEST_DIRECTIVES
-from minato.caching.flights import Flight, Leader, Verdict, may_collapse, may_lead
+from minato.caching.flights import Flight, Leader, Verdict, has_condition, may_collapse, may_lead
 from minato.caching.freshening import fields_for_client_alone
 from minato.caching.lookup import Outcome
 from minato.caching.policy import FAILURE_STATUSES, NotStored, decide_reuse
@@ -16,6 +16,7 @@ from minato.caching.ranges import ByteRange
 from minato.caching.request import CacheRequest, read_traits
 from minato.caching.status import ONLY_IF_CACHED, LookupReason, render_forwarded, render_hit
 from minato.caching.stored import StoredResponse
+from minato.caching.targeted import read_control
 from minato.caching.writer import StoreWriter
 from minato.errors import ExchangeError, Source, UpstreamError
 from minato.protocol.fields import Fields, make_block
@@ -26,7 +27,7 @@ _RANGE_NOT_SATISFIABLE: Final = 416
 _NOT_MODIFIED: Final = 304
 _GATEWAY_TIMEOUT: Final = 504
 _FIRST_SERVER_ERROR: Final = 500
-_COLLAPSIBLE: Final = (Outcome.MISS, Outcome.STALE)
+_COLLAPSIBLE: Final = (Outcome.MISS, Outcome.STALE, Outcome.PARTIAL)
 _CACHEABLE_METHODS: Final = frozenset([b"GET", b"HEAD"])
 _DISCONNECTED: Final = b"disconnected"
 _WHILE_REVALIDATE: Final = b"stale-while-revalidate"
@@ -72,7 +73,7 @@ class CacheSession:
         self._stored: StoredResponse | None = None  # to be validated, or made whole
         self._missing: ByteRange | None = None  # of the stored part
         self._completed: StoredResponse | None = None  # the part, once the response began
-        self._is_unconditional = False  # asked once more
+        self._is_unconditional = False  # asked once more, or for others that wait
         self.must_ask_again = False
         self._fallback: StoredResponse | None = None  # answers where the upstream fails, if it may
         self._writer: StoreWriter | None = None
@@ -132,13 +133,16 @@ class CacheSession:
         stored, flights, key = self._stored, self._cache.flights, self._request.key
         if not self._is_overdue or stored is None or not stored.is_live:
             return False
-        if self._request.is_oddly_spelt:  # nothing of what it brought would be kept
+        # Nothing of what these brought would be kept.
+        if self._request.is_oddly_spelt or read_traits(self._request.fields).directives.no_store:
             return False
         return key not in flights.validating and not flights.is_under_way(key)
 
     def begin_validation(self, leader: Leader) -> CacheSession:
         """Return the session of the exchange ``leader``, which validates the stale response that answered."""
-        session = CacheSession(self._cache, replace(self._request, method=b"GET"))
+        # What the client said of its own answer is not about this request: only-if-cached would keep it in a cache.
+        fields = [field for field in self._request.fields if field[0] not in (b"cache-control", b"pragma")]
+        session = CacheSession(self._cache, replace(self._request, method=b"GET", fields=fields))
         session.reason, session._outcome, session._stored = LookupReason.STALE, Outcome.STALE, self._stored
         session._is_validation = True
         self._cache.flights.validating.add(session._request.key)
@@ -160,6 +164,9 @@ class CacheSession:
             self._awaited = self.reason
         elif not flights.is_crowded(request.key) and may_lead(request, validates=self._stored is not None):
             self.flight = flights.lead(request, leader)
+            # Who has waited asks for what all the others can have, not for a 304.
+            has_waited = self._awaited is not None
+            self._is_unconditional = has_waited and self._stored is None and has_condition(request)
         return flight
 
     def judge(self, flight: Flight, now_s: float) -> Verdict:
@@ -274,7 +281,7 @@ class CacheSession:
         if fresh is None:
             self.must_ask_again = True
             return None
-        self._land_validated(fresh, now_s)
+        self._land_withheld(fresh, now_s)
         status = self._render_forwarded(fresh, now_s, upstream_status=_NOT_MODIFIED, is_stored=fresh.is_live)
         answer = self._cache.answer(self._request, fresh, now_s, status)
         answer.fields += fields_for_client_alone(fresh, head.fields)
@@ -299,8 +306,9 @@ class CacheSession:
         """Store what makes the part whole, now that it ended, and return the answer; None where that failed."""
         writer, self._writer = self._writer, None
         whole = writer.commit(now_s) if writer is not None else NotStored.ABORTED
-        if isinstance(whole, NotStored):
+        if isinstance(whole, NotStored) or whole.spans:
             return None
+        self._land_withheld(whole, now_s)
         member = self._render_forwarded(whole, now_s, upstream_status=_PARTIAL_CONTENT, is_stored=True)
         return self._cache.answer(self._request, whole, now_s, member)
 
@@ -342,18 +350,34 @@ class CacheSession:
                 request_time_s=self._request_time_s,
                 response_time_s=now_s,
                 completes=completes,
+                is_awaited=self.is_awaited,
             )
         if isinstance(begun, NotStored):
-            if self.flight is not None:
-                self.flight.refuse(begun, now_s, is_lasting=head.status < _FIRST_SERVER_ERROR)
+            if completes is None:
+                self._refuse_others(head, begun, now_s)
             return begun
         self._writer = begun
+        if completes is not None:  # whoever waits goes on to, until the part is whole or the whole was asked for
+            return None
         is_shareable = self._note_shareable(begun.stored, now_s) and not begun.is_part
         if self.flight is not None and is_shareable:
             self.flight.begin(begun)
         elif self.flight is not None:
             self.flight.refuse(NotStored.NO_LIFETIME, now_s, is_lasting=not begun.is_part)
         return None
+
+    def _refuse_others(self, head: ResponseHead, why: NotStored, now_s: float) -> None:
+        """The response is for this client alone: whoever waits goes on."""
+        flight = self.flight
+        if flight is None:
+            return
+        control = read_control(head.fields) if head.status == _NOT_MODIFIED else None
+        if control is None:
+            flight.refuse(why, now_s, is_lasting=head.status < _FIRST_SERVER_ERROR)
+        elif control.no_store or control.private:
+            flight.refuse(NotStored.NO_STORE, now_s, is_lasting=True)
+        else:
+            flight.fail()  # a 304 to its own condition; the next one asks without any
 
     def write(self, data: bytes, now_s: float) -> None:
         """Take a piece of the body."""
@@ -407,8 +431,8 @@ class CacheSession:
             detail=detail,
         )
 
-    def _land_validated(self, fresh: StoredResponse, now_s: float) -> None:
-        """A 304 came: whoever waits gets the stored response, unless each has to have it validated for itself."""
+    def _land_withheld(self, fresh: StoredResponse, now_s: float) -> None:
+        """A 304 or the rest of a part came: whoever waits gets what is stored, unless each has to have it validated."""
         flight, is_shareable = self.flight, self._note_shareable(fresh, now_s)
         if flight is None:
             return

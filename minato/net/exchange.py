@@ -14,10 +14,12 @@ from dataclasses import replace
 from typing import Final
 
 from minato.caching.answer import CachedAnswer
+from minato.caching.request import SAFE_METHODS
 from minato.decide.exchange import (
     Phase,
     check_transition,
 )
+from minato.decide.sticky import keep_private
 from minato.errors import ExchangeError, RequestError, Source, UpstreamError
 from minato.net.cache_session import CacheSession
 from minato.net.client import Client, Nobody
@@ -231,7 +233,10 @@ class Exchange(Sharing):
     def _answer_from_cache(self, service: ServiceRuntime) -> bool:
         """Answer from the store, or begin to wait for a response that is on its way; tell whether that was possible."""
         context = self._context
-        if context.cache is None or self.head.path == b"*" or self.head.upgrade:
+        if context.cache is None or self.head.path == b"*":
+            return False
+        # What may change something is looked at all the same: an upstream may ignore Upgrade (RFC 9110, 7.8).
+        if self.head.upgrade and self.head.method in SAFE_METHODS:
             return False
         rules = context.cache_rules[service.index]
         if rules is not None and not rules.enabled:
@@ -338,7 +343,7 @@ class Exchange(Sharing):
             lines += render.render_lines(self._cache.begin(head, context.loop.wall_s))
         if self._session_lines and head.status < _FIRST_SERVER_ERROR:
             # For this client alone: what is stored or shared is without.
-            lines += self._session_lines
+            lines += self._session_lines + keep_private(head.block.end_to_end)
         if head.upgrade:
             # RFC 9110, 15.5.22: "The server MUST send an Upgrade header field in a 426 response".
             lines += b"connection: upgrade\r\nupgrade: %b\r\n" % head.upgrade

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from minato.caching import CachedAnswer, LookupReason, render_forwarded
 from minato.caching.key import PrimaryKey
-from minato.caching.ranges import parse_ranges
+from minato.caching.ranges import UNSATISFIABLE, parse_ranges
 from minato.caching.status import render_key
 from minato.protocol.message import Framing, field_values, first_value
 from tests.caching.helpers import DATE, NOW_S, date_after, fields_of, make_cache, make_head, make_request, must_store
@@ -176,6 +176,18 @@ def test_a_condition_comes_before_the_range() -> None:
 )
 def test_if_range_compares_strongly(response: str, condition: str, status: int) -> None:
     assert answer_to("Range: bytes=0-1", f"If-Range: {condition}", response=(response,)).status == status
+
+
+def test_several_if_range_are_no_condition_that_holds() -> None:
+    request = ("Range: bytes=0-1", 'If-Range: "1"', 'If-Range: "2"')
+    assert answer_to(*request, response=('ETag: "1"',)).status == 200
+
+
+def test_the_last_bytes_of_an_empty_content_are_all_of_it() -> None:
+    """RFC 9110, 14.1.2: a suffix that is not 0 is satisfiable; no Content-Range can tell of no bytes."""
+    assert parse_ranges(b"bytes=-5", 0) is None
+    assert parse_ranges(b"bytes=-0", 0) is UNSATISFIABLE
+    assert parse_ranges(b"bytes=0-", 0) is UNSATISFIABLE
 
 
 @given(st.from_regex(rb"bytes=[0-9]{0,3}-[0-9]{0,3}", fullmatch=True), st.integers(0, 500))

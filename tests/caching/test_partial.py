@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from minato.caching import Cache, LookupReason, NotStored, Outcome, StoredResponse
 from minato.caching.ranges import ByteRange, find_gaps, parse_content_range
+from minato.caching.writer import StoreWriter
 from minato.protocol.message import Framing, ResponseHead, first_value
 from tests.caching.helpers import NOW_S, begin, date_after, make_cache, make_head, make_request, must_store
 
@@ -289,3 +290,86 @@ def test_whatever_parts_came_every_range_that_is_answered_is_right(drawn: tuple[
         assert ask(cache)[1] == body
     stats = cache.stats()
     assert stats.reserved_bytes == 0
+
+
+def complete(cache: Cache, first: int, last: int) -> StoreWriter:
+    """Begin to store what a request for the whole asks for where a part is stored."""
+    request = make_request()
+    found = cache.lookup(request, NOW_S)
+    assert found.outcome is Outcome.PARTIAL and found.stored is not None
+    writer = cache.begin_store(
+        request, part_head(first, last), request_time_s=NOW_S, response_time_s=NOW_S, completes=found.stored
+    )
+    assert isinstance(writer, StoreWriter)
+    return writer
+
+
+def test_two_that_complete_the_same_part_both_have_the_whole() -> None:
+    cache = make_cache()
+    store_part(cache, 0, 4)
+    writers = [complete(cache, 5, 9), complete(cache, 5, 9)]
+    for writer in writers:
+        assert writer.completes
+        writer.write(WHOLE[5:])
+        stored = writer.commit(NOW_S)
+        assert isinstance(stored, StoredResponse)
+        assert (stored.spans, stored.body) == ((), WHOLE)
+
+
+def test_what_completes_a_part_that_was_evicted_meanwhile_has_the_whole() -> None:
+    cache = make_cache(capacity=1)
+    store_part(cache, 0, 4)
+    writer = complete(cache, 5, 9)
+    writer.write(WHOLE[5:])
+    must_store(cache, make_request(target=b"/other"), make_head(FRESH))
+    stored = writer.commit(NOW_S)
+    assert isinstance(stored, StoredResponse)
+    assert (stored.spans, stored.body) == ((), WHOLE)
+
+
+def test_parts_that_come_at_the_same_time_are_combined() -> None:
+    cache = make_cache()
+    writers = {
+        first: begin(cache, make_request(f"Range: bytes={first}-"), part_head(first, first + 2)) for first in (0, 3)
+    }
+    for first, writer in writers.items():
+        assert isinstance(writer, StoreWriter)
+        writer.write(WHOLE[first : first + 3])
+        writer.commit(NOW_S)
+    assert ask(cache, "Range: bytes=0-5") == (Outcome.HIT, WHOLE[:6])
+
+
+def test_what_completes_a_part_of_which_the_whole_is_there_by_now_completes_it_too() -> None:
+    cache = make_cache()
+    store_part(cache, 0, 4)
+    first = complete(cache, 5, 9)
+    part = cache.lookup(make_request(), NOW_S).stored
+    first.write(WHOLE[5:])
+    first.commit(NOW_S)
+    second = cache.begin_store(
+        make_request(), part_head(5, 9), request_time_s=NOW_S, response_time_s=NOW_S, completes=part
+    )
+    assert isinstance(second, StoreWriter)
+    assert second.completes
+    second.write(WHOLE[5:])
+    stored = second.commit(NOW_S)
+    assert isinstance(stored, StoredResponse)
+    assert (stored.spans, stored.body) == ((), WHOLE)
+
+
+@pytest.mark.parametrize("name", ["Content-Digest", "Content-MD5"])
+def test_a_digest_of_one_content_is_not_told_of_another(name: str) -> None:
+    """RFC 9530, 2: it is that of the message's own content, which a part has another of than the whole."""
+    cache = make_cache()
+    store_part(cache, 0, 4, FRESH, TAG, f"{name}: of-the-part", "Repr-Digest: of-the-whole")
+    whole = store_part(cache, 5, 9, FRESH, TAG, f"{name}: of-the-rest")
+    assert isinstance(whole, StoredResponse)
+    assert first_value(list(whole.fields), name.lower().encode()) is None
+    assert first_value(list(whole.fields), b"repr-digest") == b"of-the-whole"
+    request = make_request()
+    stored = must_store(cache, request, make_head(FRESH, TAG, f"{name}: of-the-whole"), WHOLE)
+    for wanted in ("0-1", "0-1,4-5", "20-"):
+        answer = cache.answer(make_request(f"Range: bytes={wanted}"), stored, NOW_S)
+        assert answer.status in (206, 416)
+        assert first_value(answer.fields, name.lower().encode()) is None
+    assert first_value(cache.answer(request, stored, NOW_S).fields, name.lower().encode()) == b"of-the-whole"

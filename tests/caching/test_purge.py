@@ -235,6 +235,17 @@ def test_a_hot_answer_ends_with_the_purge(soft: bool) -> None:
     assert not hot.holds(NOW_S + 0.5)
 
 
+def test_a_validation_from_before_a_purge_of_the_tag_that_it_brings_is_not_stored() -> None:
+    cache = make_cache()
+    stored = must_store(cache, make_request(), make_head("Cache-Control: max-age=0", 'ETag: "1"', "Cache-Tag: old"))
+    cache.purge(PurgeRequest(PurgeKind.TAG, b"new"), NOW_S + 2)
+    head = make_head("Cache-Control: max-age=60", 'ETag: "1"', "Cache-Tag: new", status=304)
+    fresh = cache.freshen(make_request(), stored, head, request_time_s=NOW_S + 1, response_time_s=NOW_S + 3)
+    assert fresh is not None  # it answers who asked before the purge
+    assert not fresh.is_live
+    assert cache.lookup(make_request(), NOW_S + 3).outcome is Outcome.STALE
+
+
 @pytest.mark.parametrize("soft", [False, True])
 def test_a_validation_from_before_a_purge_brings_nothing_back(soft: bool) -> None:
     cache = make_cache()

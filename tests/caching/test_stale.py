@@ -74,6 +74,12 @@ def test_without_any_upstream_a_day_is_the_limit() -> None:
     assert may_answer(f", stale-if-error={2 * DAY_S}", DAY_S + 1, None)
 
 
+@pytest.mark.parametrize("status", [None, 503])
+def test_no_failure_makes_a_client_take_what_is_staler_than_it_says(status: int | None) -> None:
+    assert not may_answer(", stale-if-error=60", 5, status, "Cache-Control: max-stale=4")
+    assert may_answer(", stale-if-error=60", 5, status, "Cache-Control: max-stale=4, stale-if-error=5")
+
+
 @pytest.mark.parametrize("word", ["must-revalidate", "proxy-revalidate", "no-cache", "s-maxage=10"])
 @pytest.mark.parametrize("status", [None, 503])
 def test_what_forbids_stale_reuse_forbids_it_on_failures_too(word: str, status: int | None) -> None:

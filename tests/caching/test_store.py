@@ -75,6 +75,21 @@ def test_lfu_refuses_a_large_response_of_declared_length_before_anything_goes() 
     assert any(isinstance(writer, StoreWriter) for writer in again)
 
 
+def test_what_others_wait_for_counts_as_asked_for_twice() -> None:
+    cache = make_cache(kind=CacheKind.LFU, max_memory_bytes=1_000_000, max_body_size_bytes=500_000)
+    for number in range(20):
+        put(cache, number, bytes(60_000))
+    head = make_head("Cache-Control: max-age=60")
+    times = {"request_time_s": NOW_S, "response_time_s": NOW_S}
+    writer = cache.begin_store(make_request(target=b"/large"), head, is_awaited=True, **times)
+    assert isinstance(writer, StoreWriter)
+    assert writer.write(bytes(300_000))
+    assert isinstance(writer.commit(NOW_S), StoredResponse)
+    alone = cache.begin_store(make_request(target=b"/alone"), head, **times)
+    assert isinstance(alone, StoreWriter)
+    assert not alone.write(bytes(300_000))
+
+
 def test_lfu_stores_a_large_response_at_once_where_there_is_room() -> None:
     cache = make_cache(kind=CacheKind.LFU, max_memory_bytes=200_000, max_body_size_bytes=150_000)
     assert isinstance(put(cache, 0, bytes(120_000)), StoredResponse)

@@ -60,6 +60,26 @@ def test_a_stale_answer_is_validated_once_behind_it(gate: Gate, crowd: Crowd, he
     assert here.counted(Counter.CACHE_VALIDATIONS) == 1
 
 
+def test_what_a_client_says_of_its_answer_is_not_said_to_the_upstream(gate: Gate, crowd: Crowd, here: Proxy) -> None:
+    client = crowd(1)[0]
+    gate.answer(OVERDUE)
+    client.receive()
+    client.send(request_bytes(fields=[(b"Cache-Control", b"only-if-cached")]))
+    assert client.receive().body == b"old"
+    request = gate.answer(VALIDATED)
+    assert (request.get(b"cache-control"), request.get(b"if-none-match")) == (None, b'"1"')
+    settle(here)
+
+
+def test_a_client_that_wants_nothing_stored_has_nothing_validated(gate: Gate, crowd: Crowd) -> None:
+    client = crowd(1)[0]
+    gate.answer(OVERDUE)
+    client.receive()
+    client.send(request_bytes(fields=[(b"Cache-Control", b"no-store")]))
+    assert client.receive().body == b"old"
+    assert gate.is_quiet()
+
+
 def test_what_changed_is_stored_anew_behind_a_stale_answer(gate: Gate, crowd: Crowd, here: Proxy) -> None:
     client = crowd(1)[0]
     gate.answer(OVERDUE)

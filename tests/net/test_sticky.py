@@ -291,6 +291,19 @@ def test_nothing_that_is_stored_has_a_cookie(start: Callable[..., Proxy], origin
     assert proxy.counted(Counter.CACHE_MISSES) == 1
 
 
+@pytest.mark.parametrize("name", [b"CDN-Cache-Control", b"Other-CDN-Cache-Control", b"Surrogate-Control"])
+def test_a_cache_in_front_that_follows_a_targeted_field_does_not_share_the_cookie(
+    start: Callable[..., Proxy], origin: OriginMaker, name: bytes
+) -> None:
+    proxy = start(origin(say(b"a", FRESH, name + b": max-age=60")), service={"sticky": STICKY}, cache=CACHE)
+    with proxy.client() as client:
+        first = ask(client)
+        assert first.get(b"set-cookie").startswith(b"srv=")
+        assert first.values(name.lower()) == [b"max-age=60", b"no-store"]
+        hit = ask(client)
+        assert (hit.get(b"set-cookie"), hit.values(name.lower())) == (None, [b"max-age=60"])
+
+
 def test_those_who_share_a_response_on_its_way_get_no_cookie(
     start: Callable[..., Proxy], origin: OriginMaker, gate: Gate
 ) -> None:

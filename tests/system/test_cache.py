@@ -364,6 +364,16 @@ def test_unsafe_methods_pass_and_invalidate(proxy: Minato, app: App, path: bytes
     assert outcome(fetch(proxy.port, path)) == "stored"
 
 
+@pytest.mark.parametrize("method", [b"DELETE", b"PURGE"])
+def test_unsafe_methods_invalidate_although_they_ask_for_another_protocol(
+    proxy: Minato, app: App, path: bytes, method: bytes
+) -> None:
+    app.routes[path] = response_bytes(b"x", fields=FRESH)
+    assert twice(proxy, path)[1] == "hit"
+    fetch(proxy.port, path, method=method, fields=[(b"Connection", b"Upgrade"), (b"Upgrade", b"websocket")])
+    assert outcome(fetch(proxy.port, path)) == "stored"
+
+
 def test_get_with_a_body_is_neither_answered_nor_stored(proxy: Minato, app: App, path: bytes) -> None:
     app.routes[path] = response_bytes(b"x", fields=FRESH)
     assert twice(proxy, path, body=b"poison") == ["passed", "passed"]
