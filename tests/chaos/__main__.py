@@ -26,7 +26,9 @@ def main() -> int:
     seed = random.SystemRandom().randrange(1_000_000) if arguments.seed is None else arguments.seed
     print(f"seed {seed}", flush=True)
     results = run_campaign(choose(targets, names), arguments.seconds, seed, _tell)
-    print(f"\n{render_table(results)}\n\nPer 100 reloads:\n\n{render_reload_table(results)}")
+    print(f"\n{render_table(results)}")
+    if "storm" in names:
+        print(f"\nThe storm, per 100 reloads:\n\n{render_reload_table(results)}")
     failed = [result for result in results if result.target == "minato" and not result.is_good]
     for result in failed:
         print(f"\n{render_failures(result)}")

@@ -151,9 +151,9 @@ class Asker:
         name = self._world.new_name(self._client)
         return await self.get_target(self._world.choose_target(name), name)
 
-    async def get_target(self, target: bytes, name: str) -> Outcome:
+    async def get_target(self, target: bytes, name: str, version: bytes = b"1.1") -> Outcome:
         fields = [(b"X-Name", name.encode())]
-        request = request_bytes(b"GET", target, host=HOST, fields=fields)
+        request = request_bytes(b"GET", target, host=HOST, fields=fields, version=version)
         return await self.ask(request, b"GET", name, lambda answer: check_body(answer, body_of(target)))
 
     async def post(self, timeout_s: float = TIMEOUT_S) -> Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from tests.chaos.clients import Asker
 from tests.chaos.judge import BAD_GATEWAY, GATEWAY_TIMEOUT, Misdeeds, OriginKilled
@@ -14,6 +14,8 @@ from tests.chaos.origin import Fate, Mode
 from tests.chaos.origin_process import OriginProcess
 from tests.chaos.rig import Rig, Scenario
 
+# Longer than the config's timeouts.response: whoever waits for an origin that hangs has turned to the other by then.
+_GIVEN_UP_S = 3.0
 _POST_FAILED = frozenset([(Kind.STATUS, BAD_GATEWAY)])
 _CUT_VISIBLY = frozenset([(Kind.CUT, 200)])
 # What a deed must have led to, by the method of the request; GETs that could be asked again must have come right.
@@ -25,30 +27,39 @@ _ALLOWED: Mapping[tuple[Fate, bytes], frozenset[tuple[Kind, int]]] = {
 }
 
 
-def _fates(rig: Rig) -> dict[str, list[Fate]]:
-    """Put the journals of all origins together."""
+def allowed_misdeeds(rig: Rig) -> Misdeeds:
+    """Put the journals of all origins together, once the load is over."""
     together: dict[str, list[Fate]] = defaultdict(list)
     for origin in rig.origins:
         for name, fates in origin.fates().items():
             together[name] += fates
-    return together
+    return Misdeeds(together, _ALLOWED)
+
+
+def killed_origins(rig: Rig, spans: Sequence[tuple[OriginProcess, float, float]]) -> Iterator[OriginKilled]:
+    """Make excuses of when which origin was killed, once the load is over."""
+    fates = {id(origin): origin.fates() for origin in rig.origins}
+    for origin, from_s, to_s in spans:
+        others = {name for other in rig.origins if other is not origin for name in fates[id(other)]}
+        yield OriginKilled(from_s, to_s, fates[id(origin)], others)
 
 
 async def _misbehave(rig: Rig, mode: Mode) -> None:
-    """One origin after the other is bad for a while, and good again."""
-    pause_s = min(2.5, rig.seconds / 5)
+    """One origin after the other is bad for a while, and good again; never both, counting those who still wait."""
+    bad_s = min(2.5, rig.seconds / 5)
+    good_s = _GIVEN_UP_S if mode is Mode.HANGING else bad_s
     turn = 0
-    async for _ in rig.ticks(pause_s):
+    async for _ in rig.ticks(good_s):
         origin = rig.origins[turn % 2]
         await origin.set_mode(mode)
-        await asyncio.sleep(pause_s)
+        await asyncio.sleep(bad_s)
         await origin.set_mode(Mode.GOOD)
         turn += 1
     await rig.load.finish()
-    fates = _fates(rig)
-    rig.excuses.append(Misdeeds(fates, _ALLOWED))
+    misdeeds = allowed_misdeeds(rig)
+    rig.excuses.append(misdeeds)
     for deed in (Fate.HUNG, Fate.CUT, Fate.RESET):
-        done = sum(deed in each for each in fates.values())
+        done = sum(deed in each for each in misdeeds.fates.values())
         if done:
             rig.figures[f"requests {deed.value}"] = done
     assert mode is Mode.SLOW or rig.figures, f"nothing was done to any request while {mode.value}"
@@ -84,26 +95,23 @@ async def kill_origins(rig: Rig) -> None:
         rig.count("kills")
     assert rig.figures["kills"] >= 1
     await rig.load.finish()
-    fates = {id(origin): origin.fates() for origin in rig.origins}
-    for origin, from_s, to_s in spans:
-        others = {name for other in rig.origins if other is not origin for name in fates[id(other)]}
-        rig.excuses.append(OriginKilled(from_s, to_s, fates[id(origin)], others))
+    rig.excuses += killed_origins(rig, spans)
 
 
 async def cut_lengthless(rig: Rig) -> None:
-    """Responses without a length, each reset in the middle: to be seen as cut, never as whole."""
-    asker = Asker(rig.world, "cut", keeps=False)
-    whole = 0
-    async for _ in rig.ticks(0.02):
-        name = rig.world.new_name("cut")
-        outcome = await asker.get_target(b"/x/4000/" + name.encode(), name)
-        rig.count("responses cut")
-        if outcome.kind is not Kind.CUT:
-            whole += 1
-    rig.figures["passed on as whole"] = whole
-    await rig.load.finish()
-    rig.excuses.append(Misdeeds(_fates(rig), _ALLOWED))
+    """Responses without a length, each reset in the middle: to be seen as cut, never as whole.
 
+    HTTP/1.1 clients can be sent chunks, whose end is missing then; to HTTP/1.0 clients only a RST shows it.
+    """
+    asker = Asker(rig.world, "cut", keeps=False)
+    async for _ in rig.ticks(0.02):
+        for version in (b"1.1", b"1.0"):
+            name = rig.world.new_name("cut")
+            outcome = await asker.get_target(b"/x/4000/" + name.encode(), name, version)
+            rig.count(f"cut, HTTP/{version.decode()}")
+            rig.count(f"passed on as whole, HTTP/{version.decode()}", outcome.kind is not Kind.CUT)
+    await rig.load.finish()
+    rig.excuses.append(allowed_misdeeds(rig))
 
 
 SCENARIOS = (

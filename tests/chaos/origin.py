@@ -1,7 +1,7 @@
 """The origin, a process of its own: ``python -m tests.chaos.origin PORT JOURNAL``; obeys words on standard input.
 
-GET ``/KIND/SIZE/NAME`` answers with ``bodies.body_of``: KIND is ``b`` (Content-Length), ``k`` (chunked), ``c`` (cacheable)
-or ``x`` (no length: half of it, then a RST, in every mode). POST echoes. ``/events/COUNT/MS`` are numbered events,
+GET ``/KIND/SIZE/NAME`` answers with ``bodies.body_of``: KIND is ``b`` (Content-Length), ``k`` (chunked), ``c`` or
+``l`` (cacheable, for a second or a minute) or ``x`` (no length: half of it, then a RST, in every mode). POST echoes. ``/events/COUNT/MS`` are numbered events,
 ``/socket`` is a WebSocket echo, ``/health`` says how it is. The words are the names in ``Mode``; each is confirmed by a line.
 
 The journal has a line for each request that carries ``X-Name``: ``got NAME`` when it was read, then what was done to it.
@@ -114,6 +114,7 @@ class _Exchange:
         routes: dict[bytes, Callable[[bytes], Awaitable[bool]]] = {
             b"b": lambda body: self._send(body, b"no-store"),
             b"c": lambda body: self._send(body, b"max-age=1"),
+            b"l": lambda body: self._send(body, b"max-age=60"),
             b"k": self._send_chunked,
             b"x": self._send_lengthless,
         }

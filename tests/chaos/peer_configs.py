@@ -14,16 +14,16 @@ http {{
     access_log off;
     client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
     keepalive_requests 1000000000;
-    map $http_upgrade $connection {{ "" ""; default upgrade; }}
+    map $http_upgrade $to_origin {{ "" ""; default upgrade; }}
     upstream origins {{ {servers} keepalive 64; }}
     server {{
 {listens}        client_max_body_size 0;
         proxy_http_version 1.1;
         proxy_set_header Host $host;
         proxy_set_header Upgrade $http_upgrade;
-        proxy_set_header Connection $connection;
-        proxy_buffering off;
+        proxy_set_header Connection $to_origin;
         location / {{ proxy_pass http://origins; }}
+        location /events/ {{ proxy_pass http://origins; proxy_buffering off; }}
     }}
 }}
 """
@@ -34,7 +34,7 @@ global
   maxconn 4096
   no strict-limits
   hard-stop-after 20s
-  stats socket haproxy.sock mode 600 level admin expose-fd listeners
+  stats socket unix@haproxy.sock mode 600 level admin expose-fd listeners
 defaults
   mode http
   timeout connect 5s

@@ -18,8 +18,18 @@ STALL_S = 2.0
 _REPLACED_S = 10.0
 
 
-def freeze(rig: Rig, worker: psutil.Process) -> Held:
-    """SIGSTOP a worker, and note whose connections it has: from now on it accepts no others."""
+# What was on its way to us when a worker was killed has been read by then.
+_ARRIVED_S = 0.1
+
+
+async def freeze_one(rig: Rig) -> tuple[psutil.Process, Held]:
+    """SIGSTOP one of the workers, and note whose connections it has: from now on it accepts no others."""
+    workers = await asyncio.to_thread(rig.minato.instance.workers)
+    worker = rig.rng.choice(workers)
+    return worker, await asyncio.to_thread(_freeze, rig, worker)
+
+
+def _freeze(rig: Rig, worker: psutil.Process) -> Held:
     from_s = time.monotonic()
     worker.suspend()
     while worker.status() not in (psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE):
@@ -30,8 +40,7 @@ def freeze(rig: Rig, worker: psutil.Process) -> Held:
 async def kill_workers(rig: Rig) -> None:
     """kill -9 of one worker after the other."""
     async for _ in rig.ticks(1.2):
-        worker = rig.rng.choice(rig.minato.instance.workers())
-        held = freeze(rig, worker)
+        worker, held = await freeze_one(rig)
         worker.kill()
         await _wait_replaced(rig, worker.pid)
         rig.excuses.append(Held(held.ports, held.from_s, time.monotonic()))
@@ -43,8 +52,9 @@ async def kill_workers(rig: Rig) -> None:
 
 async def _wait_replaced(rig: Rig, pid: int) -> None:
     async with asyncio.timeout(_REPLACED_S):
-        while pid in (pids := rig.minato.instance.worker_pids()) or len(pids) < rig.minato.workers:
+        while pid in (pids := await asyncio.to_thread(rig.minato.instance.worker_pids)) or len(pids) < rig.minato.workers:
             await asyncio.sleep(0.05)
+        await asyncio.sleep(_ARRIVED_S)
 
 
 async def stop_worker(rig: Rig) -> None:
@@ -52,8 +62,7 @@ async def stop_worker(rig: Rig) -> None:
     instance = rig.minato.instance
     while True:
         since = len(instance.lines)
-        worker = rig.rng.choice(instance.workers())
-        held = freeze(rig, worker)
+        worker, held = await freeze_one(rig)
         await rig.minato.wait_for_log(rf"pid {worker.pid}\) hangs", since, HEARTBEAT_S + 5)
         await _wait_replaced(rig, worker.pid)
         until_s = time.monotonic()
@@ -93,7 +102,7 @@ async def resize(rig: Rig) -> None:
         rig.count("more" if is_up else "fewer")
     expected = rig.minato.workers + ups
     async with asyncio.timeout(_REPLACED_S):
-        while len(rig.minato.instance.worker_pids()) != expected:  # the others have drained by then
+        while len(await asyncio.to_thread(rig.minato.instance.worker_pids)) != expected:  # the others have drained by then
             await asyncio.sleep(0.05)
 
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
+from tests.chaos.judge import Held
 from tests.chaos.ledger import Kind, Outcome
 from tests.chaos.rig import Result
 
 _MOST_FAILURES = 12
 _HEAD = (
-    "| meanwhile | target | requests | events, messages | told to close | closed early | races | lost with a killed process"
-    " | failed |\n|---|---|---:|---:|---:|---:|---:|---:|---:|"
+    "| meanwhile | target | requests | events, messages | told to close | closed early | races | excused"
+    " | failed otherwise |\n|---|---|---:|---:|---:|---:|---:|---:|---:|"
 )
 
 
@@ -42,12 +43,12 @@ def _count(outcomes: Iterable[Outcome], kind: Kind) -> int:
 
 
 def render_reload_table(results: Sequence[Result]) -> str:
-    """Storms and the like, per 100 reloads, for whoever took part."""
+    """The storms, per 100 reloads, for whoever took part."""
     head = "| target | reloads | requests | closed early | races | failed otherwise | longest answer, ms |"
     rows = [head, "|---|---:|---:|---:|---:|---:|---:|"]
     for result in results:
         reloads = result.figures.get("reloads", 0)
-        if not reloads or result.skipped:
+        if not reloads or result.scenario.name != "storm":
             continue
         failures, per = result.verdict.failures, 100 / reloads
         closes, races = _count(failures, Kind.EARLY_CLOSE), _count(failures, Kind.RACE)
@@ -91,6 +92,7 @@ def render_failures(result: Result) -> str:
     lines += [f"  {outcome} [{outcome.ended_s:.3f}]" for outcome in result.verdict.failures[:_MOST_FAILURES]]
     if len(result.verdict.failures) > _MOST_FAILURES:
         lines.append(f"  ... {len(result.verdict.failures)} in all")
+    lines += [f"  killed: {held}" for held in result.excuses if isinstance(held, Held)]
     lines += result.complaints
     lines += ["the end of its log:", *(f"  {line}" for line in result.log)]
     lines.append(

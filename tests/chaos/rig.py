@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -126,6 +126,7 @@ class Result:
     seconds: float
     lag_s: float = 0.0
     skipped: str = ""
+    excuses: Sequence[Excuse] = ()
     complaints: list[str] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
 
@@ -160,7 +161,7 @@ async def run_scenario(scenario: Scenario, kind: type[Target], seconds: float, s
         for origin in origins:
             origin.kill()
             result.complaints += [f"an origin complained: {origin.errors()}"] * bool(origin.errors())
-    result.lag_s = rig.lag_s
+    result.lag_s, result.excuses = rig.lag_s, rig.excuses
     if not result.skipped:
         result.verdict = judge(world.ledger, rig.excuses)
     result.log = target.log()[-_LOG_LINES:]

@@ -19,6 +19,7 @@ from tests.system.harness import Minato, free_port, make_config, service
 
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 _START_S, _STOP_S = 20.0, 10.0
+_LOOKS = 4
 
 
 class Target(ABC):
@@ -79,7 +80,7 @@ class MinatoTarget(Target):
         return make_config(
             services,
             workers=workers or self.workers,
-            cache={"enabled": True, "capacity": 1_000} | given.pop("cache", {}),
+            cache={"enabled": True, "capacity": 1_000, **given.pop("cache", {})},
             health={"interval": 1, "tcp_timeout": 2, "http_timeout": 3},
             timeouts=timeouts | given.pop("timeouts", {}),
             **given,
@@ -143,9 +144,13 @@ class MinatoTarget(Target):
         return self.instance.lines
 
     def held_ports(self, pid: int) -> frozenset[int]:
-        """Return the clients' ports of the connections that a process has accepted."""
-        connections = psutil.Process(pid).net_connections(kind="tcp")
-        return frozenset(c.raddr.port for c in connections if c.raddr and c.laddr.port in (self.port, self.spare_port))
+        """Return the clients' ports of the connections that a process, stopped by now, has accepted.
+
+        The kernel's table is read in pieces while it changes, so that one look may miss some.
+        """
+        process, ours = psutil.Process(pid), (self.port, self.spare_port)
+        looks = [process.net_connections(kind="tcp4") for _ in range(_LOOKS)]
+        return frozenset(c.raddr.port for look in looks for c in look if c.raddr and c.laddr.port in ours)
 
 
 class Peer(Target):
@@ -197,16 +202,19 @@ class Peer(Target):
         process = self._process
         if process is None:
             return []
-        tree = [process.pid, *(child.pid for child in psutil.Process(process.pid).children(recursive=True))]
+        try:
+            children = psutil.Process(process.pid).children(recursive=True)
+        except psutil.NoSuchProcess:
+            return [f"it ended by itself, with status {process.poll()}: " + " ".join(self.log()[-3:])]
         process.terminate()
         try:
             await asyncio.to_thread(process.wait, _STOP_S)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait(_STOP_S)
-        for pid in tree[1:]:
-            if psutil.pid_exists(pid):
-                os.kill(pid, signal.SIGKILL)
+        for child in children:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()  # psutil makes sure that it is still the same
         return []
 
     def log(self) -> list[str]:
