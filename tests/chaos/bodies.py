@@ -1,4 +1,4 @@
-"""What stands behind a URL: bytes that both ends derive from the target by themselves, so that nothing can be swapped."""
+"""What stands behind a URL: bytes that both ends derive from the target, so that nothing can be swapped."""
 
 from __future__ import annotations
 

@@ -7,12 +7,14 @@ import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from tests.chaos import failing, processes, reloading, rude
+from tests.chaos import failing, processes, reloading, rude, together
 from tests.chaos.rig import Result, Scenario, run_scenario
 from tests.chaos.targets import TARGETS, is_installed
 
 SCENARIOS: dict[str, Scenario] = {
-    scenario.name: scenario for module in (reloading, processes, failing, rude) for scenario in module.SCENARIOS
+    scenario.name: scenario
+    for module in (reloading, processes, failing, rude, together)
+    for scenario in module.SCENARIOS
 }
 LEAST_S = 3.0
 

@@ -160,7 +160,9 @@ class Asker:
         world = self._world
         name = world.new_name(self._client)
         body = world.rng.randbytes(world.rng.choice([1, 300, 2_000, 20_000, 100_000]))
-        request = request_bytes(b"POST", b"/echo/0/" + name.encode(), host=HOST, fields=[(b"X-Name", name.encode())], body=body)
+        request = request_bytes(
+            b"POST", b"/echo/0/" + name.encode(), host=HOST, fields=[(b"X-Name", name.encode())], body=body
+        )
         return await self.ask(request, b"POST", name, lambda answer: check_body(answer, body), timeout_s)
 
 

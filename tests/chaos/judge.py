@@ -1,8 +1,8 @@
 """The judge: which troubles are excused, and by what; everything else is a failure.
 
-There are few excuses, and none is vague. A process was killed while it held that very connection; the origin was killed,
-or did something on purpose, while it held that very request; a port was not configured just then. What an origin did on
-purpose is demanded as well: a request that it never answered must not have been answered.
+There are few excuses, and none is vague. A process was killed while it held that very connection; an origin was
+killed, or did something on purpose, while it held that very request; a port was not configured just then. What it
+did on purpose is demanded as well: a request that it never answered must not have been answered.
 """
 
 from __future__ import annotations
@@ -148,7 +148,9 @@ def judge(ledger: Ledger, excuses: Iterable[Excuse]) -> Verdict:
     for trouble in ledger.troubles:
         is_excused = trouble.kind is not Kind.WRONG and any(excuse.covers(trouble) for excuse in known)
         (verdict.excused if is_excused else verdict.failures).append(trouble)
-    for excuse in known:
-        if isinstance(excuse, Misdeeds):
-            verdict.failures += [outcome for outcome in excuse.contradictions(ledger) if outcome not in verdict.failures]
+    for misdeeds in (excuse for excuse in known if isinstance(excuse, Misdeeds)):
+        for outcome in misdeeds.contradictions(ledger):
+            # A worker may have been killed while it waited for an origin that never answers.
+            if outcome not in verdict.failures and outcome not in verdict.excused:
+                verdict.failures.append(outcome)
     return verdict

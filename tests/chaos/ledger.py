@@ -51,7 +51,9 @@ class Outcome:
     def __str__(self) -> str:
         what = f"{self.method.decode() or 'idle'} {self.name} (port {self.port})"
         took_ms = (self.ended_s - self.begun_s) * 1e3
-        return f"{self.kind.value}: {self.client} {what} after {took_ms:.0f} ms {self.status or ''} {self.detail}".rstrip()
+        return (
+            f"{self.kind.value}: {self.client} {what} after {took_ms:.0f} ms {self.status or ''} {self.detail}".rstrip()
+        )
 
 
 @dataclass(slots=True)

@@ -1,10 +1,11 @@
 """The origin, a process of its own: ``python -m tests.chaos.origin PORT JOURNAL``; obeys words on standard input.
 
-GET ``/KIND/SIZE/NAME`` answers with ``bodies.body_of``: KIND is ``b`` (Content-Length), ``k`` (chunked), ``c`` or
-``l`` (cacheable, for a second or a minute) or ``x`` (no length: half of it, then a RST, in every mode). POST echoes. ``/events/COUNT/MS`` are numbered events,
-``/socket`` is a WebSocket echo, ``/health`` says how it is. The words are the names in ``Mode``; each is confirmed by a line.
+GET ``/KIND/SIZE/NAME`` answers with ``bodies.body_of``: KIND is ``b`` (Content-Length), ``k`` (chunked), ``c`` or ``l``
+(cacheable, for a second or a minute) or ``x`` (no length: half of it, then a RST, in every mode). POST echoes.
+``/events/COUNT/MS`` are numbered events, ``/socket`` is a WebSocket echo, ``/health`` says how it is. The words are the
+names in ``Mode``; each is confirmed by a line.
 
-The journal has a line for each request that carries ``X-Name``: ``got NAME`` when it was read, then what was done to it.
+The journal has lines for each request that carries ``X-Name``: ``got NAME`` when it was read, then what was done to it.
 It outlives a kill -9, so that afterwards everybody knows what this process was holding.
 """
 
@@ -150,7 +151,11 @@ class _Exchange:
             b"Transfer-Encoding: chunked\r\n\r\n" % digest_of(body).encode()
         )
         step = max(len(body) // 3, 1)
-        chunks = [b"%x\r\n%s\r\n" % (len(part), part) for start in range(0, len(body), step) if (part := body[start : start + step])]
+        chunks = [
+            b"%x\r\n%s\r\n" % (len(part), part)
+            for start in range(0, len(body), step)
+            if (part := body[start : start + step])
+        ]
         return await self._send_in_mode(head, chunks, b"0\r\n\r\n")
 
     async def _send_in_mode(self, head: bytes, pieces: list[bytes], end: bytes) -> bool:
@@ -175,7 +180,9 @@ class _Exchange:
     async def _send_lengthless(self, body: bytes) -> bool:
         """Half of a body without length, then a RST once that must have been read."""
         self._note(Fate.CUT)
-        self._wire.send(b"HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n" + body[: len(body) // 2])
+        self._wire.send(
+            b"HTTP/1.1 200 OK\r\nCache-Control: no-store\r\nConnection: close\r\n\r\n" + body[: len(body) // 2]
+        )
         await asyncio.sleep(0.05)
         self._wire.reset()
         return False

@@ -9,7 +9,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from tests.chaos.origin import Fate, Mode
-from tests.system.harness.ports import free_port
+from tests.ports import free_port
 from tests.system.harness.proxy import REPO
 
 _ANSWER_TIMEOUT_S = 20.0

@@ -12,7 +12,8 @@ error_log stderr warn;
 events {{ worker_connections 4096; }}
 http {{
     access_log off;
-    client_body_temp_path body; proxy_temp_path proxy; fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
+    client_body_temp_path body; proxy_temp_path proxy;
+    fastcgi_temp_path fastcgi; uwsgi_temp_path uwsgi; scgi_temp_path scgi;
     keepalive_requests 1000000000;
     map $http_upgrade $to_origin {{ "" ""; default upgrade; }}
     upstream origins {{ {servers} keepalive 64; }}

@@ -37,24 +37,35 @@ def _freeze(rig: Rig, worker: psutil.Process) -> Held:
     return Held(rig.minato.held_ports(worker.pid), from_s, from_s)
 
 
+async def kill_one(rig: Rig) -> Held:
+    """kill -9 of one of the workers; the excuse for what it held."""
+    worker, held = await freeze_one(rig)
+    worker.kill()
+    await asyncio.sleep(_ARRIVED_S)
+    return Held(held.ports, held.from_s, time.monotonic())
+
+
 async def kill_workers(rig: Rig) -> None:
     """kill -9 of one worker after the other."""
     async for _ in rig.ticks(1.2):
-        worker, held = await freeze_one(rig)
-        worker.kill()
-        await _wait_replaced(rig, worker.pid)
-        rig.excuses.append(Held(held.ports, held.from_s, time.monotonic()))
+        pids = await asyncio.to_thread(rig.minato.instance.worker_pids)
+        held = await kill_one(rig)
+        rig.excuses.append(held)
+        await _wait_replaced(rig, pids)
         rig.count("kills")
         rig.count("connections held", len(held.ports))
     assert rig.figures["kills"] >= 2
     assert rig.figures["connections held"], "no killed worker had a connection: nothing was tried"
 
 
-async def _wait_replaced(rig: Rig, pid: int) -> None:
+async def _wait_replaced(rig: Rig, before: list[int]) -> None:
+    """Wait until not all of these are there any more, but as many as there were."""
     async with asyncio.timeout(_REPLACED_S):
-        while pid in (pids := await asyncio.to_thread(rig.minato.instance.worker_pids)) or len(pids) < rig.minato.workers:
+        while True:
+            pids = await asyncio.to_thread(rig.minato.instance.worker_pids)
+            if not set(before) <= set(pids) and len(pids) >= rig.minato.workers:
+                return
             await asyncio.sleep(0.05)
-        await asyncio.sleep(_ARRIVED_S)
 
 
 async def stop_worker(rig: Rig) -> None:
@@ -64,7 +75,8 @@ async def stop_worker(rig: Rig) -> None:
         since = len(instance.lines)
         worker, held = await freeze_one(rig)
         await rig.minato.wait_for_log(rf"pid {worker.pid}\) hangs", since, HEARTBEAT_S + 5)
-        await _wait_replaced(rig, worker.pid)
+        await _wait_replaced(rig, [worker.pid])
+        await asyncio.sleep(_ARRIVED_S)
         until_s = time.monotonic()
         rig.excuses.append(Held(held.ports, held.from_s, until_s))
         rig.count("stops")
@@ -102,7 +114,9 @@ async def resize(rig: Rig) -> None:
         rig.count("more" if is_up else "fewer")
     expected = rig.minato.workers + ups
     async with asyncio.timeout(_REPLACED_S):
-        while len(await asyncio.to_thread(rig.minato.instance.worker_pids)) != expected:  # the others have drained by then
+        while (
+            len(await asyncio.to_thread(rig.minato.instance.worker_pids)) != expected
+        ):  # the others have drained by then
             await asyncio.sleep(0.05)
 
 
@@ -129,6 +143,7 @@ async def kill_master(rig: Rig) -> None:
     async for _ in rig.ticks(min(3.0, rig.seconds / 3)):
         from_s = time.monotonic()
         await target.kill_and_start()
+        await asyncio.sleep(_ARRIVED_S)
         # Old workers see each client once more before they end; one that is idle until then is closed.
         rig.excuses.append(MasterKilled(from_s, time.monotonic()))
         rig.count("masters killed")

@@ -8,6 +8,7 @@ import re
 import socket
 import time
 from collections.abc import Iterator
+from typing import Any
 
 from tests.chaos.clients import ask_anew
 from tests.chaos.judge import NotConfigured
@@ -71,7 +72,7 @@ async def break_configs(rig: Rig) -> None:
     """YAML that is none, keys that are none, an address that somebody else has: nobody notices."""
     target = rig.minato
     with _somebody_elses() as taken_port:
-        broken = [
+        broken: list[dict[str, Any] | str] = [
             "services: [\n",
             target.config() | {"servces": []},
             target.config(extra_port=taken_port),

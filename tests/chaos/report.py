@@ -80,8 +80,9 @@ def render_line(result: Result) -> str:
     word = "good" if result.is_good else "FAILED"
     return (
         f"{result.scenario.name:17} {result.target:9} {word}: {ledger.requests:,} requests in {result.seconds:.0f} s, "
-        f"{ledger.moves.total():,} events and messages, {len(verdict.failures)} failures, {len(verdict.excused)} excused; "
-        f"slowest {_longest_ms(result):.0f} ms, our own lag {result.lag_s * 1e3:.0f} ms{figures}"
+        f"{ledger.moves.total():,} events and messages, {len(verdict.failures)} failures, "
+        f"{len(verdict.excused)} excused; slowest {_longest_ms(result):.0f} ms, "
+        f"our own lag {result.lag_s * 1e3:.0f} ms{figures}"
     )
 
 
@@ -92,7 +93,8 @@ def render_failures(result: Result) -> str:
     lines += [f"  {outcome} [{outcome.ended_s:.3f}]" for outcome in result.verdict.failures[:_MOST_FAILURES]]
     if len(result.verdict.failures) > _MOST_FAILURES:
         lines.append(f"  ... {len(result.verdict.failures)} in all")
-    lines += [f"  killed: {held}" for held in result.excuses if isinstance(held, Held)]
+    killed = [excuse for excuse in result.excuses if isinstance(excuse, Held)]
+    lines += [f"  killed between {held.from_s:.3f} and {held.to_s:.3f}: {sorted(held.ports)}" for held in killed]
     lines += result.complaints
     lines += ["the end of its log:", *(f"  {line}" for line in result.log)]
     lines.append(

@@ -1,7 +1,7 @@
-"""Whether a series is flat: a straight line through the means of whole cycles, and the floors of the first and last ones.
+"""Whether a series is flat: a line through the means of whole cycles, and the floors of the first and last ones.
 
-A reload starts with empty caches and two generations for a moment, so that memory is a saw whose teeth are as long as the
-time between two reloads. Only whole teeth can be compared.
+A reload starts with empty caches and two generations for a moment, so that memory is a saw with one tooth
+between two reloads. Only whole teeth can be compared.
 """
 
 from __future__ import annotations
@@ -82,5 +82,5 @@ def grows_steadily(trend: Trend) -> bool:
 
 
 def has_risen(trend: Trend) -> bool:
-    """Whether a series of things that are counted, and never just there by chance, has more of them at its lowest than before."""
+    """Whether there are more of things that are never there by chance, at the lowest of a cycle, than before."""
     return trend.last_floor > trend.first_floor

@@ -1,4 +1,4 @@
-"""What is put under load: minato, nginx or HAProxy, each with a config for the same work, reloaded as its manual says."""
+"""What is put under load: minato, nginx or HAProxy, with configs for the same work, reloaded as their manuals say."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from typing import Any
 import psutil
 
 from tests.chaos.peer_configs import haproxy_config, nginx_config
+from tests.chaos.sockets import accepted_from
 from tests.system.harness import Minato, free_port, make_config, service
 
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 _START_S, _STOP_S = 20.0, 10.0
-_LOOKS = 4
 
 
 class Target(ABC):
@@ -69,9 +69,11 @@ class MinatoTarget(Target):
         self.pid_file = directory / "minato.pid"
         self._retired: list[Minato] = []
 
-    def config(self, *, workers: int | None = None, spare: bool = False, extra_port: int = 0, **sections: Any) -> dict[str, Any]:
+    def config(
+        self, *, workers: int | None = None, spare: bool = False, extra_port: int = 0, **sections: Any
+    ) -> dict[str, Any]:
         """The config, with the spare port, a further port or other sections if wanted."""
-        keys = {"balancer": "RoundRobin", "retries": 1}
+        keys: dict[str, Any] = {"balancer": "RoundRobin", "retries": 1}
         services = [service(self.port, self.origins, name="chaos", **keys)]
         for number, port in enumerate([self.spare_port] * spare + [extra_port] * bool(extra_port)):
             services.append(service(port, self.origins[::-1], name=f"more{number}", **keys))
@@ -144,13 +146,8 @@ class MinatoTarget(Target):
         return self.instance.lines
 
     def held_ports(self, pid: int) -> frozenset[int]:
-        """Return the clients' ports of the connections that a process, stopped by now, has accepted.
-
-        The kernel's table is read in pieces while it changes, so that one look may miss some.
-        """
-        process, ours = psutil.Process(pid), (self.port, self.spare_port)
-        looks = [process.net_connections(kind="tcp4") for _ in range(_LOOKS)]
-        return frozenset(c.raddr.port for look in looks for c in look if c.raddr and c.laddr.port in ours)
+        """Return the clients' ports of the connections that a process, stopped by now, has accepted."""
+        return accepted_from(pid, {self.port, self.spare_port})
 
 
 class Peer(Target):
@@ -174,7 +171,12 @@ class Peer(Target):
         (self.directory / self.config_name).write_text(self.config())
         with self._stderr.open("ab") as stderr:
             self._process = subprocess.Popen(
-                self.command(), cwd=self.directory, stdin=subprocess.DEVNULL, stdout=stderr, stderr=stderr, start_new_session=True
+                self.command(),
+                cwd=self.directory,
+                stdin=subprocess.DEVNULL,
+                stdout=stderr,
+                stderr=stderr,
+                start_new_session=True,
             )
         async with asyncio.timeout(_START_S):
             while not await self._answers():

@@ -11,7 +11,9 @@ from tests.chaos.origin import Fate
 _POST_504 = {(Fate.HUNG, b"POST"): frozenset([(Kind.STATUS, 504)])}
 
 
-def outcome(kind: Kind, *, name: str = "n", port: int = 1000, begun_s: float = 10.0, ended_s: float = 11.0, **more: object) -> Outcome:
+def outcome(
+    kind: Kind, *, name: str = "n", port: int = 1000, begun_s: float = 10.0, ended_s: float = 11.0, **more: object
+) -> Outcome:
     values = {"client": "keep-alive", "method": b"GET", "status": 0} | more
     return Outcome(kind=kind, name=name, port=port, begun_s=begun_s, ended_s=ended_s, **values)  # type: ignore[arg-type]
 
@@ -74,7 +76,11 @@ def test_a_post_is_excused_by_a_killed_origin_unless_another_one_had_it() -> Non
 def test_a_port_that_is_not_configured_excuses_its_own_clients_alone() -> None:
     away = NotConfigured("spare", 10.0, 10.5)
     assert failures(outcome(Kind.REFUSED, client="spare"), excuses=[away]) == []
-    for trouble in (outcome(Kind.REFUSED), outcome(Kind.REFUSED, client="spare", begun_s=10.6), outcome(Kind.CUT, client="spare")):
+    for trouble in (
+        outcome(Kind.REFUSED),
+        outcome(Kind.REFUSED, client="spare", begun_s=10.6),
+        outcome(Kind.CUT, client="spare"),
+    ):
         assert failures(trouble, excuses=[away]) == [trouble]
 
 
@@ -96,6 +102,13 @@ def test_what_an_origin_did_must_have_led_to_just_that() -> None:
         outcome(Kind.STATUS, status=504, method=b"POST", name="other"),
     ):
         assert failures(wrong, excuses=[misdeeds]) == [wrong]
+
+
+def test_a_process_may_be_killed_while_it_waits_for_an_origin_that_hangs() -> None:
+    misdeeds = Misdeeds({"n": [Fate.GOT, Fate.HUNG]}, _POST_504)
+    lost = outcome(Kind.UNANSWERED, method=b"POST")
+    assert failures(lost, excuses=[misdeeds, Held(frozenset([1000]), 10.5, 10.6)]) == []
+    assert failures(lost, excuses=[misdeeds, Held(frozenset([1001]), 10.5, 10.6)]) == [lost]
 
 
 def test_what_another_origin_answered_must_have_come_right() -> None:

@@ -94,7 +94,7 @@ class Wire(asyncio.Protocol):
             waiter.set_result(None)
 
     def send(self, data: bytes) -> None:
-        if self.transport is not None:
+        if self.transport is not None and not self.transport.is_closing():
             self.transport.write(data)
 
     def close(self) -> None:
@@ -105,7 +105,7 @@ class Wire(asyncio.Protocol):
     def reset(self) -> None:
         """Close with a RST."""
         self.is_idle = False
-        if self.transport is not None:
+        if self.transport is not None and not self.transport.is_closing():
             sock = self.transport.get_extra_info("socket")
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.transport.abort()
