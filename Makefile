@@ -62,8 +62,8 @@ check: $(DEV_STAMP) ## format, lint, types, layers and the tests without process
 fuzz: $(DEV_STAMP) ## random messages through minato, read by llhttp and h11 as well (SECONDS=60, ARGS='--seed 1')
 	$(BIN)/python -m tests.fuzzing --seconds $(SECONDS) $(ARGS)
 
-chaos: SECONDS := 240
-chaos: $(DEV_STAMP) peers ## verified load while all goes wrong (SECONDS=240, ARGS='--scenarios storm --target minato,nginx')
+chaos: SECONDS := 210
+chaos: $(DEV_STAMP) peers ## verified load while all goes wrong (SECONDS=210, ARGS='--scenarios storm --target minato,nginx')
 	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(ARGS)
 
 soak: $(DEV_STAMP) ## ten minutes of load, reloads and failing origins: memory, descriptors, threads flat? (MINUTES=10)

@@ -15,7 +15,7 @@ from tests.chaos.targets import TARGETS
 def main() -> int:
     """Return 1 where minato failed."""
     parser = argparse.ArgumentParser(prog="make chaos", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=180.0, help="for all scenarios together (default: 180)")
+    parser.add_argument("--seconds", type=float, default=210.0, help="for all scenarios together (default: 210)")
     parser.add_argument("--seed", type=int, default=None, help="to try again what a seed found (default: a new one)")
     parser.add_argument("--target", default="minato", help=f"one or several of {', '.join(TARGETS)} (default: minato)")
     parser.add_argument("--scenarios", default=",".join(SCENARIOS), help=f"of {', '.join(SCENARIOS)} (default: all)")
