@@ -55,6 +55,13 @@ class OriginProcess:
         line = await asyncio.wait_for(asyncio.to_thread(process.stdout.readline), _ANSWER_TIMEOUT_S)
         assert line.decode().strip() == word, f"the origin said {line!r}: {self.errors()}"
 
+    async def recover(self) -> None:
+        """Have it be there, and good, whatever it was before."""
+        if self._process is None:
+            await self.start()
+        else:
+            await self.set_mode(Mode.GOOD)
+
     def kill(self) -> None:
         """kill -9, and wait until it is gone."""
         process = self._process

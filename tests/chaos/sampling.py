@@ -22,7 +22,7 @@ class Sample:
     """Attributes:
     at_s: monotonic seconds.
     pss_kib, rss_kib: of all processes; with shared pages divided among them, and counted for each.
-    master_pss_kib: of the master alone.
+    master_rss_kib: RSS of the master alone.
     fds, master_fds: descriptors of all, and of the master alone.
     threads: of all.
     processes: how many there are.
@@ -32,7 +32,7 @@ class Sample:
     at_s: float
     pss_kib: int
     rss_kib: int
-    master_pss_kib: int
+    master_rss_kib: int
     fds: int
     master_fds: int
     threads: int
@@ -54,7 +54,7 @@ def take_sample(master: int) -> Sample:
         at_s=time.monotonic(),
         pss_kib=pss,
         rss_kib=rss,
-        master_pss_kib=of_master[0],
+        master_rss_kib=of_master[1],
         fds=fds,
         master_fds=of_master[2],
         threads=threads,

@@ -1,4 +1,4 @@
-"""Whether a series is flat: a line through the means of whole cycles, and the floors of the first and last ones.
+"""Whether a series is flat: a line through the medians of whole cycles, and the floors of the first and last ones.
 
 A reload starts with empty caches and two generations for a moment, so that memory is a saw with one tooth
 between two reloads. Only whole teeth can be compared.
@@ -20,7 +20,7 @@ _LEAST_CYCLES = 3
 class Trend:
     """Attributes:
     mean: of the whole series.
-    slope_percent_per_min: of the line through the cycles' means, relative to the mean.
+    slope_percent_per_min: of the line through the cycles' medians, relative to the mean.
     error_percent_per_min: standard error of that; infinite for fewer than three cycles.
     first_floor, last_floor: median of the cycles' minima, in the first and in the last third.
     """
@@ -50,9 +50,10 @@ def fit_trend(times_s: Sequence[float], values: Sequence[float], cycle_s: float,
     whole = [cycles[number] for number in sorted(cycles)[: int((times_s[-1] - start_s) // cycle_s)]]
     if len(whole) < _LEAST_CYCLES:
         raise ValueError(f"{len(whole)} whole cycles are too few to see a slope")
-    means = [statistics.fmean(cycle) for cycle in whole]
-    mean = statistics.fmean(means)
-    slope, error = _line(means)
+    # Medians, so that it does not matter for how long two generations happened to stand side by side.
+    medians = [statistics.median(cycle) for cycle in whole]
+    mean = statistics.fmean(value for cycle in whole for value in cycle)
+    slope, error = _line(medians)
     percent_per_min = 100 / mean * 60 / cycle_s if mean else 0.0
     floors = [min(cycle) for cycle in whole]
     third = max(len(floors) // 3, 1)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import itertools
 import random
 import sys
 import tempfile
@@ -30,15 +31,15 @@ URLS = 50_000
 CAPACITIES = (1_000, 100_000)  # per worker
 RELOAD_EVERY_S = 20.0
 SAMPLE_EVERY_S = 1.0
-FLAP_EVERY_S = 15.0
-FLAP_S = 3.0
+# Of the time between two reloads: when the origin begins to misbehave, and for how long. So every cycle is like the others.
+FLAP_AT, FLAP_FOR = (0.15, 0.45, 0.75), 0.12
 _LONGEST_WARM_UP_S = 60.0
 _MIX = Mix(keep_alive=8, per_request=3, post=4, events=3, tunnels=2, think_s=0.1)
 _FETCHERS = 20
 _THINK_S = 0.07
 # What must not have more at its lowest than before; the rest may jitter, and must not rise by more than 1 % a minute.
 _COUNTED = ("master_fds", "threads", "processes", "shm_bytes", "shm_segments")
-_JITTERING = ("pss_kib", "rss_kib", "master_pss_kib", "fds")
+_JITTERING = ("pss_kib", "rss_kib", "master_rss_kib", "fds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,41 +69,44 @@ async def fetch_many(world: World) -> None:
 
 
 async def soak(rig: Rig, plan: Plan, samples: list[Sample]) -> None:
-    """Have many URLs asked for while configs are reloaded and an origin flaps; sample all the while."""
+    """Have many URLs asked for while there are reloads and an origin flaps; sample all the while."""
     for _ in range(_FETCHERS):
         rig.load.add(fetch_many(rig.world))
     spans: list[tuple[OriginProcess, float, float]] = []
-    flapping = asyncio.create_task(_flap(rig, spans))
-    next_reload_s = time.monotonic() + plan.reload_every_s
+    flapping = asyncio.create_task(_flap(rig, plan.reload_every_s, spans))
     async for _ in rig.ticks(SAMPLE_EVERY_S):
-        if time.monotonic() >= next_reload_s:
-            next_reload_s += plan.reload_every_s
-            rig.target.reload()
-            rig.count("reloads")
         samples.append(await asyncio.to_thread(take_sample, rig.minato.pid))
     flapping.cancel()
     await asyncio.gather(flapping, return_exceptions=True)
+    for origin in rig.origins:
+        await origin.recover()
     await rig.load.finish()
     rig.excuses += [allowed_misdeeds(rig), *killed_origins(rig, spans)]
 
 
-async def _flap(rig: Rig, spans: list[tuple[OriginProcess, float, float]]) -> None:
-    """One of the origins is killed, resets connections or hangs, for three seconds, again and again."""
+async def _flap(rig: Rig, cycle_s: float, spans: list[tuple[OriginProcess, float, float]]) -> None:
+    """Reload at the beginning of each cycle; then one of the origins is killed, resets connections, and hangs."""
     origin = rig.origins[0]
-    while True:
-        for deed in (None, Mode.RESETTING, Mode.HANGING):
-            await asyncio.sleep(min(FLAP_EVERY_S, rig.seconds / 6) - FLAP_S)
+    start_s = time.monotonic()
+    for cycle in itertools.count():
+        rig.target.reload()
+        rig.count("reloads")
+        for deed, at in zip((None, Mode.RESETTING, Mode.HANGING), FLAP_AT, strict=True):
+            await _sleep_until(start_s + (cycle + at) * cycle_s)
             if deed is None:
                 from_s = time.monotonic()
                 origin.kill()
                 spans.append((origin, from_s, time.monotonic()))
-                await asyncio.sleep(FLAP_S)
-                await origin.start()
             else:
                 await origin.set_mode(deed)
-                await asyncio.sleep(FLAP_S)
-                await origin.set_mode(Mode.GOOD)
+            await _sleep_until(start_s + (cycle + at + FLAP_FOR) * cycle_s)
+            await origin.recover()
             rig.count("flaps")
+        await _sleep_until(start_s + (cycle + 1) * cycle_s)
+
+
+async def _sleep_until(at_s: float) -> None:
+    await asyncio.sleep(max(at_s - time.monotonic(), 0.0))
 
 
 def judge_samples(samples: list[Sample], plan: Plan) -> tuple[dict[str, Trend], list[str]]:
