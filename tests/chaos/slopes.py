@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 MAX_SLOPE_PERCENT_PER_MIN = 1.0
 _LEAST_CYCLES = 3
+_SURE = 3  # standard errors
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +79,14 @@ def _line(values: Sequence[float]) -> tuple[float, float]:
 
 
 def grows_steadily(trend: Trend) -> bool:
-    """Whether a series that jitters rises by more than 1 % of its mean a minute."""
-    return trend.slope_percent_per_min > MAX_SLOPE_PERCENT_PER_MIN
+    """Whether a series that jitters rises by more than 1 % of its mean a minute, and not by chance."""
+    slope = trend.slope_percent_per_min
+    return slope > MAX_SLOPE_PERCENT_PER_MIN and slope > _SURE * trend.error_percent_per_min
+
+
+def is_unclear(trend: Trend) -> bool:
+    """Whether the samples are too few to tell such a rise from chance."""
+    return _SURE * trend.error_percent_per_min > 2 * MAX_SLOPE_PERCENT_PER_MIN
 
 
 def has_risen(trend: Trend) -> bool:

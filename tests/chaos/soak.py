@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import itertools
 import random
 import sys
 import tempfile
@@ -24,14 +23,14 @@ from tests.chaos.origin_process import OriginProcess
 from tests.chaos.report import render_failures, render_line
 from tests.chaos.rig import Result, Rig, Scenario, run_scenario
 from tests.chaos.sampling import Sample, take_sample
-from tests.chaos.slopes import Trend, fit_trend, grows_steadily, has_risen
+from tests.chaos.slopes import Trend, fit_trend, grows_steadily, has_risen, is_unclear
 from tests.chaos.targets import MinatoTarget
 
 URLS = 50_000
 CAPACITIES = (1_000, 100_000)  # per worker
 RELOAD_EVERY_S = 20.0
 SAMPLE_EVERY_S = 1.0
-# Of the time between two reloads: when the origin begins to misbehave, and for how long. So every cycle is like the others.
+# Of the time between two reloads: when the origin begins to misbehave, and for how long; so all cycles are alike.
 FLAP_AT, FLAP_FOR = (0.15, 0.45, 0.75), 0.12
 _LONGEST_WARM_UP_S = 60.0
 _MIX = Mix(keep_alive=8, per_request=3, post=4, events=3, tunnels=2, think_s=0.1)
@@ -76,10 +75,7 @@ async def soak(rig: Rig, plan: Plan, samples: list[Sample]) -> None:
     flapping = asyncio.create_task(_flap(rig, plan.reload_every_s, spans))
     async for _ in rig.ticks(SAMPLE_EVERY_S):
         samples.append(await asyncio.to_thread(take_sample, rig.minato.pid))
-    flapping.cancel()
-    await asyncio.gather(flapping, return_exceptions=True)
-    for origin in rig.origins:
-        await origin.recover()
+    await flapping
     await rig.load.finish()
     rig.excuses += [allowed_misdeeds(rig), *killed_origins(rig, spans)]
 
@@ -88,7 +84,7 @@ async def _flap(rig: Rig, cycle_s: float, spans: list[tuple[OriginProcess, float
     """Reload at the beginning of each cycle; then one of the origins is killed, resets connections, and hangs."""
     origin = rig.origins[0]
     start_s = time.monotonic()
-    for cycle in itertools.count():
+    for cycle in range(int(rig.seconds / cycle_s)):
         rig.target.reload()
         rig.count("reloads")
         for deed, at in zip((None, Mode.RESETTING, Mode.HANGING), FLAP_AT, strict=True):
@@ -128,7 +124,8 @@ def render_trends(trends: dict[str, Trend]) -> str:
     """A table in Markdown."""
     rows = ["| | mean | slope, % a minute | lowest of a cycle, first and last third |", "|---|---:|---:|---:|"]
     for name, trend in trends.items():
-        slope = f"{trend.slope_percent_per_min:+.2f} ± {trend.error_percent_per_min:.2f}"
+        unclear = " (too short to tell)" if name in _JITTERING and is_unclear(trend) else ""
+        slope = f"{trend.slope_percent_per_min:+.2f} ± {trend.error_percent_per_min:.2f}{unclear}"
         rows.append(f"| {name} | {trend.mean:,.0f} | {slope} | {trend.first_floor:,.0f} → {trend.last_floor:,.0f} |")
     return "\n".join(rows)
 

@@ -85,6 +85,8 @@ class MinatoTarget(Target):
             cache={"enabled": True, "capacity": 1_000, **given.pop("cache", {})},
             health={"interval": 1, "tcp_timeout": 2, "http_timeout": 3},
             timeouts=timeouts | given.pop("timeouts", {}),
+            # Up to half of all requests fail at their first upstream here, on purpose: each is to be tried once more.
+            retry_budget={"share": 1.0},
             **given,
         )
 

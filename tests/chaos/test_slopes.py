@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from tests.chaos.slopes import fit_trend, grows_steadily, has_risen
+from tests.chaos.slopes import fit_trend, grows_steadily, has_risen, is_unclear
 
 CYCLE_S, SECONDS = 20.0, 300
 
@@ -36,6 +36,11 @@ def test_growth_shows_through_the_teeth(noise: float) -> None:
     trend = fit(saw(0.03, noise))
     assert grows_steadily(trend)
     assert trend.slope_percent_per_min == pytest.approx(2.5, abs=0.6)  # 3 % of 1000, relative to a mean of some 1200
+
+
+def test_what_may_be_chance_is_said_to_be_unclear() -> None:
+    assert is_unclear(fit(saw(0.0, 200.0)))
+    assert not is_unclear(fit(saw(0.0, 5.0))) and not is_unclear(fit(saw(0.03, 5.0)))
 
 
 def test_what_happens_in_the_warm_up_does_not_count() -> None:
