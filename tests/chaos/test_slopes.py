@@ -44,9 +44,9 @@ def test_what_may_be_chance_is_said_to_be_unclear() -> None:
 
 
 def test_what_happens_in_the_warm_up_does_not_count() -> None:
-    values = [1.0] * 50 + [1_000.0] * 251
+    values = [1_000.0 + min(t, 160) for t in range(SECONDS + 1)]
     assert grows_steadily(fit(values, warm_up_s=20.0))
-    assert not grows_steadily(fit(values, warm_up_s=50.0))
+    assert not grows_steadily(fit(values, warm_up_s=160.0))
 
 
 def test_one_thing_more_in_each_cycle_has_risen() -> None:
