@@ -13,7 +13,8 @@ import psutil
 
 _SHM = Path("/dev/shm")
 _PROC = Path("/proc")
-_PSS = re.compile(r"^Pss:\s+(\d+) kB", re.MULTILINE)
+# Without the pages of files: those are shared with every other Python on the machine, whose end would look like growth.
+_PSS = re.compile(r"^Pss_(?:Anon|Shmem):\s+(\d+) kB", re.MULTILINE)
 _RSS = re.compile(r"^Rss:\s+(\d+) kB", re.MULTILINE)
 
 
@@ -21,7 +22,8 @@ _RSS = re.compile(r"^Rss:\s+(\d+) kB", re.MULTILINE)
 class Sample:
     """Attributes:
     at_s: monotonic seconds.
-    pss_kib, rss_kib: of all processes; with shared pages divided among them, and counted for each.
+    pss_kib, rss_kib: of all processes; with shared pages divided among them (those of files left out), and counted
+        for each.
     master_rss_kib: RSS of the master alone.
     fds, master_fds: descriptors of all, and of the master alone.
     threads: of all.
