@@ -19,7 +19,7 @@ _REPLACED_S = 10.0
 
 
 # What was on its way to us when a worker was killed has been read by then.
-_ARRIVED_S = 0.1
+_ARRIVED_S = 0.25
 
 
 async def freeze_one(rig: Rig) -> tuple[psutil.Process, Held]:
