@@ -20,6 +20,7 @@ PYTHON ?= $(or $(call first,$(on_path),$(OPTIMISED)),\
 # What the tests run: program:package.
 TOOLS := wrk:wrk nginx:nginx curl:curl wget:wget ab:apache2-utils node:nodejs slowhttptest:slowhttptest
 SECONDS ?= 60
+MINUTES ?= 10
 # What the comparison wants: program:package. Without wrk and nginx there is none, of the others it leaves out what is missing.
 PEERS := wrk:wrk nginx:nginx haproxy:haproxy varnishd:varnish caddy:caddy
 # For example: make bench ARGS='--quick --peers minato,nginx'
@@ -39,7 +40,7 @@ RUN_STAMP := $(VENV)/.minato-run
 DEV_STAMP := $(VENV)/.minato-dev
 export PATH := $(PATH):/usr/sbin:/sbin
 
-.PHONY: help run test check fuzz bench format tools suite peers clean distclean
+.PHONY: help run test check fuzz chaos soak bench format tools suite peers clean distclean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -60,6 +61,13 @@ check: $(DEV_STAMP) ## format, lint, types, layers and the tests without process
 
 fuzz: $(DEV_STAMP) ## random messages through minato, read by llhttp and h11 as well (SECONDS=60, ARGS='--seed 1')
 	$(BIN)/python -m tests.fuzzing --seconds $(SECONDS) $(ARGS)
+
+chaos: SECONDS := 210
+chaos: $(DEV_STAMP) peers ## verified load while all goes wrong (SECONDS=210, ARGS='--scenarios storm --target minato,nginx')
+	$(BIN)/python -m tests.chaos --seconds $(SECONDS) $(ARGS)
+
+soak: $(DEV_STAMP) ## ten minutes of load, reloads and failing origins: memory, descriptors, threads flat? (MINUTES=10)
+	$(BIN)/python -m tests.chaos.soak --minutes $(MINUTES) $(ARGS)
 
 bench: $(DEV_STAMP) peers ## compare with nginx, HAProxy, Varnish and Caddy (ARGS=--quick); installs what is missing
 	$(BIN)/python benchmarks/compare.py $(ARGS)
