@@ -14,7 +14,7 @@ from typing import Final
 
 from minato.config.model import PassiveHealthConfig
 from minato.net.loop import Loop
-from minato.shared.board import ObservedRow, WorkerRow
+from minato.shared.row import ObservedRow, WorkerRow
 
 _FIRST_ERROR: Final = 400
 _PAST_LAST: Final = 600

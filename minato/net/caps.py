@@ -10,7 +10,8 @@ from minato.errors import NoRoomError
 from minato.net.loop import Loop
 from minato.net.room import Room, Rooms
 from minato.net.runtime import ServiceRuntime, UpstreamRuntime
-from minato.shared.board import Board, WorkerRow
+from minato.shared.board import Board
+from minato.shared.row import WorkerRow
 
 
 class Caps:

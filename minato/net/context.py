@@ -33,7 +33,8 @@ from minato.net.upstream import UpstreamConnection
 from minato.net.watched import WatchedConnection
 from minato.protocol.forwarded import Claims, read_claims
 from minato.protocol.message import RequestHead
-from minato.shared.board import Board, WorkerRow
+from minato.shared.board import Board
+from minato.shared.row import WorkerRow
 from minato.telemetry.access_log import AccessLog
 
 MAX_IDLE_PER_UPSTREAM: Final = 512

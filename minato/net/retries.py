@@ -6,7 +6,8 @@ import time
 
 from minato.config.model import RetryBudgetConfig
 from minato.decide.budget import RetryBudget
-from minato.shared.board import Counter, WorkerRow
+from minato.shared.board import Counter
+from minato.shared.row import WorkerRow
 
 
 class Retries:

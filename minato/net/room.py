@@ -11,7 +11,8 @@ from minato.config.model import QueueConfig
 from minato.decide.queueing import Entrance, WaitQueue
 from minato.errors import NoRoomError
 from minato.net.loop import Loop
-from minato.shared.board import Counter, WorkerRow
+from minato.shared.board import Counter
+from minato.shared.row import WorkerRow
 
 if TYPE_CHECKING:
     from minato.net.runtime import ServiceRuntime, UpstreamRuntime

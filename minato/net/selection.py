@@ -13,7 +13,8 @@ from minato.errors import ExchangeError, NoRoomError, Source
 from minato.net.caps import Caps
 from minato.net.loop import Loop
 from minato.net.runtime import ServiceRuntime, UpstreamRuntime
-from minato.shared.board import Board, WorkerRow
+from minato.shared.board import Board
+from minato.shared.row import WorkerRow
 
 _SERVICE_UNAVAILABLE: Final = 503
 _KEEPS_SESSIONS: Final = frozenset([int(Standing.UP), int(Standing.DRAINING)])

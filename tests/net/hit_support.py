@@ -11,7 +11,7 @@ import pytest
 
 from minato.config.model import CacheConfig
 from minato.net import hits
-from minato.shared.board import WorkerRow
+from minato.shared.row import WorkerRow
 from tests.net.proxy import hello
 from tests.system.harness import Client, OriginConnection, request_bytes
 

@@ -14,7 +14,8 @@ from minato.config.model import CacheConfig, PassiveHealthConfig, Timeouts
 from minato.decide.outliers import Outcomes
 from minato.net.attempts import Attempts
 from minato.net.loop import Loop
-from minato.shared.board import Board, ObservedRow, WorkerRow
+from minato.shared.board import Board
+from minato.shared.row import ObservedRow, WorkerRow
 from tests.net.proxy import OriginMaker, Proxy, ProxyMaker, hello, never_answer, refused_port
 from tests.net.support import Clock
 from tests.system.harness import OriginConnection, request_bytes, wait_until
