@@ -59,7 +59,7 @@ async def alternate(rig: Rig) -> None:
                 rig.load.add(ask_anew(rig.world, 0.05, SPARE_CLIENT, rig.world.spare_port))
         clients += 1
         rig.count("reloads")
-    assert rig.figures["reloads"] >= 2
+    assert rig.figures["reloads"] >= 2, "the address did not come and go"
     assert rig.ledger.ok[SPARE_CLIENT], "nobody was served on the address that came and went"
 
 

@@ -17,8 +17,8 @@ _HEAD = (
 
 
 def render_table(results: Iterable[Result]) -> str:
-    """One line for each scenario and target that took place."""
-    return "\n".join([_HEAD, *(_row(result) for result in results if not result.skipped)])
+    """One line for each scenario and target."""
+    return "\n".join([_HEAD, *(_row(result) for result in results)])
 
 
 def _row(result: Result) -> str:
@@ -73,8 +73,6 @@ def _longest_ms(result: Result) -> float:
 
 def render_line(result: Result) -> str:
     """One line while the campaign goes on."""
-    if result.skipped:
-        return f"{result.scenario.name:17} {result.target:9} skipped: {result.skipped}"
     ledger, verdict = result.ledger, result.verdict
     figures = "".join(f", {what} {number:,.0f}" for what, number in result.figures.items())
     word = "good" if result.is_good else "FAILED"

@@ -22,10 +22,6 @@ _LAG_LOOK_S = 0.05
 _LOG_LINES = 40
 
 
-class SkipScenario(Exception):
-    """The scenario is about something that the target cannot do; says what."""
-
-
 @dataclass(slots=True)
 class Rig:
     """What a scenario's mischief has at hand.
@@ -89,7 +85,7 @@ class Scenario:
     """Attributes:
     name: as on the command line.
     tells: what goes wrong meanwhile, for the report.
-    run: does it. Raises AssertionError if the target does not behave, SkipScenario if it need not.
+    run: does it. Raises AssertionError if the target does not behave.
     share: of the time, relative to the others.
     mix: of clients.
     cacheable: whether some URLs may be answered from the cache.
@@ -112,7 +108,6 @@ class Result:
     """What came of a scenario.
 
     Attributes:
-        skipped: why it did not take place; "" if it did.
         complaints: what else went wrong, besides requests.
         log: the end of the target's stderr.
     """
@@ -125,7 +120,6 @@ class Result:
     figures: dict[str, float]
     seconds: float
     lag_s: float = 0.0
-    skipped: str = ""
     excuses: Sequence[Excuse] = ()
     complaints: list[str] = field(default_factory=list)
     log: list[str] = field(default_factory=list)
@@ -151,8 +145,6 @@ async def run_scenario(scenario: Scenario, kind: type[Target], seconds: float, s
         begun_s = time.monotonic()
         await _mischief(rig, scenario)
         result.seconds = time.monotonic() - begun_s
-    except SkipScenario as reason:
-        result.skipped = str(reason)
     except (Exception, asyncio.CancelledError):
         result.complaints.append(traceback.format_exc())
     finally:
@@ -163,8 +155,7 @@ async def run_scenario(scenario: Scenario, kind: type[Target], seconds: float, s
             origin.kill()
             result.complaints += [f"an origin complained: {origin.errors()}"] * bool(origin.errors())
     result.lag_s, result.excuses = rig.lag_s, rig.excuses
-    if not result.skipped:
-        result.verdict = judge(world.ledger, rig.excuses)
+    result.verdict = judge(world.ledger, rig.excuses)
     result.log = target.log()[-_LOG_LINES:]
     return result
 

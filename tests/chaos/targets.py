@@ -17,6 +17,7 @@ import psutil
 from tests.chaos.peer_configs import haproxy_config, nginx_config
 from tests.chaos.sockets import accepted_from
 from tests.system.harness import Minato, free_port, make_config, service
+from tests.system.harness.proxy import segments_of
 
 SEARCH_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 _START_S, _STOP_S = 20.0, 10.0
@@ -87,6 +88,8 @@ class MinatoTarget(Target):
             timeouts=timeouts | given.pop("timeouts", {}),
             # Up to half of all requests fail at their first upstream here, on purpose: each is to be tried once more.
             retry_budget={"share": 1.0},
+            # An origin that was ejected has to be back before it is the other one's turn to fail.
+            passive_health={"eject": 1, "max_eject": 1},
             **given,
         )
 
@@ -121,6 +124,11 @@ class MinatoTarget(Target):
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
+    def has_ended(self, pid: int) -> bool:
+        """Whether a master is gone; nobody but us collects the first one."""
+        self.instance.process.poll()
+        return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+
     def workers_left(self) -> int:
         """Return how many workers of killed masters still drain."""
         return sum(len(old.survivors()) for old in self._retired)
@@ -135,14 +143,30 @@ class MinatoTarget(Target):
         if not hasattr(self, "instance"):
             return []
         self.instance.remember_children()
-        with contextlib.suppress(OSError, ValueError, psutil.Error):
-            if self.pid != self.instance.pid:  # it was upgraded
-                master = psutil.Process(self.pid)
-                master.send_signal(signal.SIGINT)
-                await asyncio.to_thread(master.wait, _STOP_S)
+        found = await self._stop_successor()
         for each in (self.instance, *self._retired):
             await asyncio.to_thread(each.stop)
-        return [complaint for each in (self.instance, *self._retired) for complaint in each.complaints()]
+            found += each.complaints()
+        return found
+
+    async def _stop_successor(self) -> list[str]:
+        """End the master that an upgrade put in the place of the one we started."""
+        try:
+            pid = self.pid
+        except (OSError, ValueError):
+            return []
+        if pid == self.instance.pid or self.has_ended(pid):
+            return []
+        master = psutil.Process(pid)
+        workers = master.children(recursive=True)
+        master.send_signal(signal.SIGINT)
+        try:
+            await asyncio.to_thread(master.wait, _STOP_S)
+        except psutil.TimeoutExpired:
+            master.kill()
+        left = psutil.wait_procs(workers, timeout=_STOP_S)[1]
+        found = [f"segment left in /dev/shm: {name}" for name in segments_of(pid)]
+        return found + [f"worker {process.pid} outlived the master that an upgrade brought" for process in left]
 
     def log(self) -> list[str]:
         return self.instance.lines
