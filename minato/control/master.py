@@ -180,7 +180,12 @@ class Master:
         remove_dead_boards()
         self._inherit()
         # Sockets first: whoever starts minato twice hears of it at once, not after the first round of probes.
-        self._listeners.bind(self._config.listen_addresses(), self._count_workers(self._config), BIND_TRIES)
+        self._listeners.bind(
+            self._config.listen_addresses(),
+            self._count_workers(self._config),
+            BIND_TRIES,
+            listens=not self._predecessor.is_master,
+        )
         self._admin.bind(self._config.admin.listen, BIND_TRIES)
         self._office.write_pid()
         if self._office.is_held:

@@ -1,0 +1,58 @@
+"""Where a binary upgrade meets something else: reload storms, more workers, a crash loop's note, older masters that drain."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.control.runner import Instance, ask, connect, read_answer, write_config
+from tests.control.test_binary_upgrade import children, file, new_master
+from tests.ports import free_port
+
+Start = Callable[..., Instance]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return tmp_path / "config.yaml"
+
+
+@pytest.fixture
+def port(config: Path) -> int:
+    port = free_port()
+    write_config(config, port, extra="timeouts: {upgrade: 20, drain: 5}")
+    return port
+
+
+@pytest.fixture
+def minato(start: Start, config: Path, port: int) -> Instance:
+    instance = start(config)
+    instance.wait_ready()
+    return instance
+
+
+def test_nobody_waits_for_workers_that_are_more_than_before_while_they_boot(
+    minato: Instance, config: Path, port: int
+) -> None:
+    write_config(config, port, workers=6, extra="timeouts: {upgrade: 20, drain: 5}")
+    with file(config.parent / "boot-hangs"):
+        minato.signal(signal.SIGUSR2)
+        new = new_master(minato)
+        deadline_s = time.monotonic() + 20
+        while len(children(new.pid)) < 6:
+            assert time.monotonic() < deadline_s
+            time.sleep(0.01)
+        waiting = [connect(port) for _ in range(24)]
+        for sock in waiting:
+            sock.settimeout(2)
+            sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
+            assert read_answer(sock)["gen"] == "1"
+        minato.workers()
+        minato._seen.update(child.pid for child in children(new.pid))
+    minato.upgraded()
+    assert len({ask(port)["pid"] for _ in range(60)}) > 2
+    assert minato.wait_exit() == 0
