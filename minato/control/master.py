@@ -331,6 +331,8 @@ class Master:
     def settle(self, new_pid: int) -> bool:
         """Be the master no more. Returns whether the config is to be read anew."""
         # The service manager believes this from the master that it knows, and in this order.
+        if self._told_note:
+            self._office.tell("STATUS=")  # what there is to be known of the new one's generation is for that to say
         self._office.hand_on(new_pid)
         self._state = _State.RETIRED
         setproctitle(f"minato: old master [{self._config.path}]")

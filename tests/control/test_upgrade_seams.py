@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.control.runner import Instance, ask, connect, read_answer, write_config
-from tests.control.test_binary_upgrade import children, file, new_master
+from tests.control.test_binary_upgrade import children, file, new_master, service_manager
 from tests.ports import free_port
 
 Start = Callable[..., Instance]
@@ -56,3 +56,26 @@ def test_nobody_waits_for_workers_that_are_more_than_before_while_they_boot(
     minato.upgraded()
     assert len({ask(port)["pid"] for _ in range(60)}) > 2
     assert minato.wait_exit() == 0
+
+
+def test_what_the_service_manager_was_told_of_a_crash_loop_is_taken_back(
+    start: Start, config: Path, tmp_path: Path
+) -> None:
+    port = free_port()
+    write_config(config, port, workers=1)
+    with service_manager(tmp_path / "notify") as read:
+        instance = start(config, env={"NOTIFY_SOCKET": str(tmp_path / "notify")})
+        instance.wait_ready()
+        read(1)
+        write_config(config, port, workers=1, extra="limits: {connections: 666}")
+        instance.signal(signal.SIGHUP)
+        while True:
+            ((_, state),) = read(1)
+            if state.startswith("STATUS=generation"):
+                break
+        write_config(config, port, workers=1)
+        instance.signal(signal.SIGUSR2)
+        new = instance.upgraded()
+        states = [state for _, state in read(4)]
+        assert states[1:] == ["STATUS=", f"MAINPID={new}", "READY=1"]
+        assert instance.wait_exit() == 0
