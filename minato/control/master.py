@@ -152,7 +152,7 @@ class Master:
         self._signals.install(MASTER_SIGNALS)
         try:
             self._boot()
-            while self._state is _State.RUNNING or self._supervisor.generations or self._upgrade.is_ending_child:
+            while self._has_work():
                 self._loop.turn(BUSY_WAIT_S if self._rollover.is_busy else IDLE_WAIT_S)
                 self._obey_signals()
                 self._supervisor.reap()
@@ -173,6 +173,12 @@ class Master:
         finally:
             self._clean_up()
         return self._exit_status
+
+    def _has_work(self) -> bool:
+        """Tell whether to go on. An old master ends before the one after it, by which it is reached."""
+        if self._state is _State.RUNNING or self._supervisor.generations:
+            return True
+        return self._upgrade.is_ending_child or self._predecessor.is_draining(self._loop.now_s)
 
     def _boot(self) -> None:
         setproctitle(f"minato: master [{self._config.path}]")
@@ -223,7 +229,7 @@ class Master:
         self._office.tell("STOPPING=1")
         self._state = _State.DRAINING
         self._upgrade.stop(fast=False)
-        self._predecessor.stop("stop")
+        self._predecessor.stop("stop", self._loop.now_s + self._drain_s() + STOP_GRACE_S)
         self._rollover.cancel()
         self._listeners.close()
         self._admin.serve(None)
@@ -239,12 +245,16 @@ class Master:
         self._office.tell("STOPPING=1")
         self._state = _State.STOPPING
         self._upgrade.stop(fast=True)
-        self._predecessor.stop("stop fast")
+        self._predecessor.stop("stop fast", self._loop.now_s + 2 * STOP_GRACE_S)
         self._rollover.cancel()
         self._listeners.close()
         self._admin.serve(None)
         self._supervisor.stop([worker for _, worker in self._supervisor.workers()])
         self._retire_current()
+
+    def _drain_s(self) -> float:
+        current = self._supervisor.current
+        return (current.config if current is not None else self._config).timeouts.drain_s
 
     def _retire_current(self) -> None:
         self._supervisor.current = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import socket
 import stat
@@ -49,6 +50,7 @@ class Predecessor:
         self._is_settled = False
         self._is_given_up = False
         self._is_reload_due = False
+        self._end_s = math.inf
         self._peer: MasterPeer | None = None
         if link is None:
             self._plan.phase = TakeoverPhase.SERVING
@@ -129,8 +131,18 @@ class Predecessor:
         if not self.is_master:
             self.send({"command": command})
 
-    def stop(self, command: str) -> None:
-        """This master stops: so does an old one that drains; one that is the master yet hears that it remains so."""
+    def is_draining(self, now_s: float) -> bool:
+        """Tell whether it is the master no more and has not ended, though it should have where it was told to."""
+        return not self.is_master and self._peer is not None and self._peer.is_linked and now_s < self._end_s
+
+    def stop(self, command: str, end_s: float) -> None:
+        """This master stops: so does an old one that drains; one that is the master yet hears that it remains so.
+
+        Args:
+            command: what it is told.
+            end_s: from this second on it is waited for no longer; by the clock of ``is_draining``.
+        """
+        self._end_s = end_s
         if self.is_master and self._peer is not None:
             self._peer.close()
         self.pass_on(command)

@@ -1,4 +1,4 @@
-"""Where a binary upgrade meets something else: reload storms, more workers, a crash loop's note, older masters that drain."""
+"""Where a binary upgrade meets something else: reload storms, more workers, crash loops, older masters that drain."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.control.runner import Instance, ask, connect, read_answer, write_config
-from tests.control.test_binary_upgrade import children, file, new_master, service_manager
+from tests.control.test_binary_upgrade import children, file, new_master, service_manager, wait_gone
 from tests.ports import free_port
 
 Start = Callable[..., Instance]
@@ -79,3 +80,43 @@ def test_what_the_service_manager_was_told_of_a_crash_loop_is_taken_back(
         states = [state for _, state in read(4)]
         assert states[1:] == ["STATUS=", f"MAINPID={new}", "READY=1"]
         assert instance.wait_exit() == 0
+
+
+def test_master_ends_after_the_one_before_it(start: Start, config: Path) -> None:
+    """With the master in office the service manager's unit ends, and whatever is left of it is killed."""
+    port = free_port()
+    write_config(config, port, extra="timeouts: {drain: 10}")
+    instance = start(config)
+    instance.wait_ready()
+    with connect(port) as slow:
+        slow.sendall(b"GET /slow HTTP/1.1\r\n\r\n")
+        time.sleep(0.1)  # it is accepted
+        instance.signal(signal.SIGUSR2)
+        new = psutil.Process(instance.upgraded())
+        instance.signal(signal.SIGTERM)
+        while instance.process.poll() is None:
+            assert new.is_running() and new.status() != psutil.STATUS_ZOMBIE
+            time.sleep(0.01)
+        assert read_answer(slow)["gen"] == "1"
+    wait_gone(new)
+
+
+def test_master_between_two_others_ends_after_the_one_before_it(start: Start, config: Path) -> None:
+    """Purges and signals reach the first through it."""
+    port = free_port()
+    write_config(config, port, extra="timeouts: {drain: 10}")
+    instance = start(config)
+    instance.wait_ready()
+    with connect(port) as slow:
+        slow.sendall(b"GET /slow HTTP/1.1\r\n\r\n")
+        time.sleep(0.1)
+        instance.signal(signal.SIGUSR2)
+        second = psutil.Process(instance.upgraded())
+        instance.signal(signal.SIGUSR2)
+        instance.upgraded()
+        instance.signal(signal.SIGUSR1)
+        while instance.process.poll() is None:
+            assert second.is_running() and second.status() != psutil.STATUS_ZOMBIE
+            time.sleep(0.01)
+        assert read_answer(slow)["gen"] == "1"
+    wait_gone(second)
