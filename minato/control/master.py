@@ -161,7 +161,9 @@ class Master:
                 if self._state is _State.RUNNING:
                     self._naming.advance()
                     if not self._upgrade.is_under_way:
-                        self._rollover.advance()
+                        # In a storm of reloads an upgrade has its turn after the present one.
+                        waits = self._is_ready and self._upgrade.is_requested
+                        self._rollover.advance(may_begin=not waits)
                     self._supervisor.manage()
                     self._supervisor.lend()
                     if not self._rollover.is_busy and not self._upgrade.is_under_way:

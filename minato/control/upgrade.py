@@ -93,6 +93,11 @@ class Upgrader:
         return self._plan.is_under_way
 
     @property
+    def is_requested(self) -> bool:
+        """Whether one is to begin as soon as it can."""
+        return self._plan.is_requested
+
+    @property
     def is_ending_child(self) -> bool:
         """Whether a new master that was given up has not ended yet."""
         return self._plan.phase is Phase.ENDING

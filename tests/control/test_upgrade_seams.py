@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -56,6 +58,26 @@ def test_nobody_waits_for_workers_that_are_more_than_before_while_they_boot(
         minato._seen.update(child.pid for child in children(new.pid))
     minato.upgraded()
     assert len({ask(port)["pid"] for _ in range(60)}) > 2
+    assert minato.wait_exit() == 0
+
+
+def test_upgrade_begins_in_a_storm_of_reloads(minato: Instance) -> None:
+    over = threading.Event()
+
+    def storm() -> None:
+        while not over.wait(0.002):
+            os.kill(minato.process.pid, signal.SIGHUP)
+
+    thread = threading.Thread(target=storm)
+    thread.start()
+    try:
+        minato.wait_for("generation 2 serves")
+        minato.signal(signal.SIGUSR2)
+        minato.wait_for("upgrading: starting")
+    finally:
+        over.set()
+        thread.join()
+    minato.upgraded()
     assert minato.wait_exit() == 0
 
 

@@ -1,4 +1,4 @@
-"""What an upgrade may meet: a drain asked for while the new master boots, dropped addresses, purges over three masters."""
+"""What an upgrade may meet: a drain asked for while the new master boots, dropped addresses, purges over three."""
 
 from __future__ import annotations
 
