@@ -304,6 +304,11 @@ class Master:
         self._supervisor.reopen_logs()
         self._predecessor.pass_on("reopen logs")
 
+    def _shed_all(self) -> None:
+        """The new master has older ones than these: of all that drain, only the newest keep what they have stored."""
+        self._supervisor.shed(spared=0)
+        self._predecessor.pass_on("shed")
+
     def _begin_upgrade(self) -> None:
         if self._state is not _State.RUNNING:
             log.warning("no upgrade: this master is %s", self._state.value)
@@ -353,11 +358,18 @@ class Master:
         self._listeners.close()
         self._admin.serve(None)
         self._retire_current()
+        self._supervisor.shed()
+        self._predecessor.pass_on("shed")
         return is_reload_due
 
     def obey_successor(self, command: str) -> None:
         """Do what the new master was told: this one drains on its behalf."""
-        commands = {"stop": self._stop_gracefully, "stop fast": self._stop_fast, "reopen logs": self._reopen_logs}
+        commands = {
+            "stop": self._stop_gracefully,
+            "stop fast": self._stop_fast,
+            "reopen logs": self._reopen_logs,
+            "shed": self._shed_all,
+        }
         if (action := commands.get(command)) is not None:
             action()
 
@@ -388,6 +400,7 @@ class Master:
         if self._is_ready:
             self._office.tell("READY=1")
             self._tell_note()
+            self._predecessor.pass_on("shed")
             return
         self._is_ready = True
         if self._office.is_held:

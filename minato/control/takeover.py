@@ -127,7 +127,7 @@ class Predecessor:
                 master.yield_to_old()
 
     def pass_on(self, command: str) -> None:
-        """Have the old master, which drains, do the same: ``stop``, ``stop fast``, ``reopen logs``."""
+        """Have the old master, which drains, do the same: ``stop``, ``stop fast``, ``reopen logs``, ``shed``."""
         if not self.is_master:
             self.send({"command": command})
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.control.runner import Instance, ask, connect, read_answer, write_config
+from tests.control.runner import Instance, ask, connect, finish, read_answer, write_config
 from tests.control.test_binary_upgrade import children, file, new_master, service_manager, wait_gone
 from tests.ports import free_port
 
@@ -142,3 +142,39 @@ def test_master_between_two_others_ends_after_the_one_before_it(start: Start, co
             time.sleep(0.01)
         assert read_answer(slow)["gen"] == "1"
     wait_gone(second)
+
+
+def test_generations_that_drained_before_the_upgrade_let_go_of_what_they_stored(start: Start, config: Path) -> None:
+    port = free_port()
+    write_config(config, port, workers=1, extra="timeouts: {drain: 10}")
+    instance = start(config)
+    instance.wait_ready()
+    with connect(port) as first:
+        time.sleep(0.1)  # it is accepted
+        instance.signal(signal.SIGHUP)
+        instance.wait_for("generation 2 serves")
+        assert not [line for line in instance.log if "standin: shed" in line]
+        with connect(port) as second:
+            time.sleep(0.1)  # it is accepted
+            instance.signal(signal.SIGUSR2)
+            instance.wait_for("standin: shed")
+            assert finish(second)["gen"] == "2"
+        assert finish(first)["gen"] == "1"
+    instance.upgraded()
+    assert instance.wait_exit() == 0
+
+
+def test_master_that_drains_lets_go_of_what_it_stored_when_the_new_one_reloads(start: Start, config: Path) -> None:
+    port = free_port()
+    write_config(config, port, workers=1, extra="timeouts: {drain: 10}")
+    instance = start(config)
+    instance.wait_ready()
+    with connect(port) as first:
+        time.sleep(0.1)  # it is accepted
+        instance.signal(signal.SIGUSR2)
+        instance.upgraded()
+        assert not [line for line in instance.log if "standin: shed" in line]
+        instance.signal(signal.SIGHUP)
+        instance.wait_for("standin: shed")
+        assert finish(first)["gen"] == "1"
+    assert instance.wait_exit() == 0
