@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from minato.config.model import ListenAddress
 from minato.errors import BootError
 from minato.net.bound import BoundListener
-from minato.net.syn_filter import invite_nobody
+from minato.net.syn_filter import invite_again, invite_nobody
 
 log = logging.getLogger("minato.listeners")
 
@@ -101,6 +101,11 @@ class Listeners:
         for (_, address), listener in self._sockets.items():
             if address in dropped:
                 invite_nobody(listener.sock)
+
+    def invite_again(self) -> None:
+        """Let whoever wants to connect to every address."""
+        for listener in self._sockets.values():
+            invite_again(listener.sock)
 
     def keep_only(self, addresses: Iterable[ListenAddress]) -> None:
         """Close the master's copies of all other addresses' sockets; workers that hold one still accept from it."""

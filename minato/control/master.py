@@ -6,11 +6,11 @@ import enum
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 from setproctitle import setproctitle
 
-from minato.config.model import Config, Service, Upstream
+from minato.config.model import Config, ListenAddress, Service, Upstream
 from minato.control.admin.api import make_routes
 from minato.control.admin.endpoint import AdminEndpoint
 from minato.control.boards import Boards
@@ -329,17 +329,25 @@ class Master:
         if self._state in (_State.RUNNING, _State.HANDING_OVER):
             self._office.tell("READY=1")
 
-    def retire(self) -> None:
-        """Have all workers accept what waits, then no more."""
+    def retire(self, kept: Collection[ListenAddress] | None) -> None:
+        """Have all workers accept what waits, then no more.
+
+        Args:
+            kept: the addresses at which the new master goes on; None: it does not say.
+        """
         self._state = _State.HANDING_OVER
         current = self._supervisor.current
         self._handed_over = current.target if current is not None else 0
+        dropped = [address for address in self._listeners.addresses() if kept is not None and address not in kept]
+        self._listeners.invite_nobody(dropped)
         for generation in self._supervisor.generations:
+            self._supervisor.linger(generation.workers.values(), dropped)
             self._supervisor.drain(generation.workers.values(), generation.config.timeouts.drain_s)
 
     def resume(self) -> None:
         """Serve again: the new master died in the last moment."""
         self._state = _State.RUNNING
+        self._listeners.invite_again()
         current = self._supervisor.current
         # manage() replaces what drains at once, where there are rows; a generation of its own has a board of its own.
         if current is not None and not self._rollover.is_requested:
@@ -374,6 +382,10 @@ class Master:
             action()
 
     # -- what an upgrade asks of the new one (minato.control.takeover.NewMaster)
+
+    def addresses(self) -> Sequence[ListenAddress]:
+        """Return the addresses that are served."""
+        return self._listeners.addresses()
 
     def take_over(self, *, reload: bool) -> None:
         """Be the master from now on."""

@@ -9,9 +9,10 @@ import os
 import socket
 import stat
 import time
-from collections.abc import MutableMapping
+from collections.abc import MutableMapping, Sequence
 from typing import Protocol
 
+from minato.config.model import ListenAddress
 from minato.control.handover import Inheritance
 from minato.control.link import VERSION, Link, LinkClosedError, LinkMessage
 from minato.control.peer import MasterPeer
@@ -33,6 +34,7 @@ END_WAIT_S = 1.0
 class NewMaster(Protocol):
     """What an upgrade asks of the master that takes over."""
 
+    def addresses(self) -> Sequence[ListenAddress]: ...
     def take_over(self, *, reload: bool) -> None: ...
     def yield_to_old(self) -> None: ...
 
@@ -119,7 +121,8 @@ class Predecessor:
             return
         while (step := self._plan.next_step(self._facts(is_ready))) is not TakeoverStep.WAIT:
             if step is TakeoverStep.SAY_READY:
-                self.send({"ready": True})
+                kept = [[address.host, address.port] for address in master.addresses()]
+                self.send({"ready": True, "addresses": kept})
             elif step is TakeoverStep.TAKE_OVER:
                 master.take_over(reload=self._is_reload_due)
             else:

@@ -7,9 +7,10 @@ import logging
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
+from minato.config.model import ListenAddress
 from minato.control.admin.endpoint import AdminEndpoint
 from minato.control.deaths import describe_exit
 from minato.control.handover import describe_state
@@ -33,7 +34,7 @@ class OldMaster(Protocol):
     """What an upgrade asks of the master that began it."""
 
     def note_upgrade_begun(self) -> None: ...
-    def retire(self) -> None: ...
+    def retire(self, kept: Collection[ListenAddress] | None) -> None: ...
     def settle(self, new_pid: int) -> bool: ...
     def resume(self) -> None: ...
     def note_upgrade_given_up(self) -> None: ...
@@ -69,6 +70,7 @@ class Upgrader:
         self._pid = 0  # of the new master, while it was not collected
         self._said = Said.NOTHING
         self._is_foreign = False
+        self._kept: set[ListenAddress] | None = None  # the addresses that the new master goes on with
         self._detail = ""  # what more there is to say of why it was given up
         self._end = ""  # how the new master ended
         self._drain_s = self._timeout_s = 0.0
@@ -160,6 +162,7 @@ class Upgrader:
 
     def _start(self) -> None:
         self._said, self._is_foreign, self._detail, self._end = Said.NOTHING, False, "", ""
+        self._kept = None
         log.info("upgrading: starting a new master, %s", " ".join([self._command.executable, *self._command.arguments]))
         self._master.note_upgrade_begun()
         ours, theirs = Link.pair()
@@ -186,6 +189,8 @@ class Upgrader:
                 self._detail = f"{says['hello']!r:.40}, this one for {VERSION}"
         elif "ready" in says:
             self._said = max(self._said, Said.READY)
+            if "addresses" in says:
+                self._kept = {ListenAddress(host, port) for host, port in says["addresses"]}
         elif "command" in says and self._plan.phase is Phase.OVER:
             self._master.obey_successor(str(says["command"]))
 
@@ -197,7 +202,7 @@ class Upgrader:
 
     def _retire(self) -> None:
         log.info("all workers of the new master (pid %d) serve; those of this one drain", self._pid)
-        self._master.retire()
+        self._master.retire(self._kept)
 
     def _settle(self) -> None:
         log.info("the new master (pid %d) has taken over; this one finishes what it has and ends", self._pid)

@@ -178,3 +178,23 @@ def test_master_that_drains_lets_go_of_what_it_stored_when_the_new_one_reloads(s
         instance.wait_for("standin: shed")
         assert finish(first)["gen"] == "1"
     assert instance.wait_exit() == 0
+
+
+def test_address_that_the_new_master_dropped_is_served_again_when_that_dies(start: Start, config: Path) -> None:
+    port, dropped = free_port(), free_port()
+    write_config(config, port, dropped)
+    minato = start(config)
+    minato.wait_ready()
+    workers = minato.workers()
+    for worker in workers:
+        worker.suspend()  # so the hand-over takes its two seconds
+    write_config(config, port)
+    minato.signal(signal.SIGUSR2)
+    new = new_master(minato)
+    minato.wait_for("all workers of the new master .* serve")
+    new.kill()
+    minato.wait_for("upgrade given up")
+    for worker in workers:
+        worker.resume()
+    minato.wait_for("generation 2 serves")
+    assert {ask(dropped)["gen"] for _ in range(8)} == {"2"}

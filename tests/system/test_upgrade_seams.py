@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable
 from typing import Any
 
 from minato.config.model import ListenAddress
 from minato.control.admin.client import post
 
-from .harness import App, Minato, free_port
+from .harness import App, Minato, fetch, free_port, request_bytes
+from .test_dropped_addresses import begin_handshake, finish_handshake, listen_again, move_service
 
 StartMinato = Callable[..., Minato]
 MakeApp = Callable[..., App]
@@ -22,6 +24,29 @@ def admin_post(port: int, path: str, body: dict[str, Any]) -> dict[str, Any]:
     status, told = post(ListenAddress("127.0.0.1", port), path, body)
     assert status == 200, told
     return told
+
+
+def test_client_in_its_handshake_at_an_address_that_an_upgrade_drops_is_served(
+    minato: StartMinato, origin: MakeApp
+) -> None:
+    app = origin(name="a")
+    instance = minato(app, workers=2)
+    old, new = move_service(instance, app)
+    clients = [begin_handshake(old) for _ in range(6)]
+    since = len(instance.lines)
+    instance.signal(signal.SIGUSR2)
+    instance.wait_for_log("those of this one drain", since=since)
+    for sock in clients:
+        listen_again(sock)
+    for sock in clients:
+        finish_handshake(sock)
+        sock.sendall(request_bytes(fields=[(b"Connection", b"close")]))
+        assert b" 200 OK" in sock.recv(65_536).split(b"\r\n")[0]
+        sock.close()
+    line = instance.wait_for_log("^minato: ready", 20, since)
+    instance.remember_children()
+    instance.masters.append(int(line.split("pid=")[1].split()[0]))
+    assert fetch(new).get(b"x-origin") == b"a"
 
 
 def test_purge_reaches_the_first_of_three_masters(minato: StartMinato, origin: MakeApp) -> None:
