@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import signal
-import time
 from collections.abc import Callable, Collection
 from typing import Protocol
 
@@ -149,7 +148,7 @@ class Upgrader:
             self._drain_s = current.config.timeouts.drain_s
             self._timeout_s = current.config.timeouts.upgrade_s
         return Facts(
-            mono_s=time.monotonic(),
+            mono_s=self._supervisor.now_s,
             can_begin=can_begin,
             is_alive=self._pid != 0,
             is_linked=self._peer.is_linked,

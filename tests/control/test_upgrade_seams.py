@@ -12,6 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from minato.config.model import ListenAddress
+from minato.control.admin.client import post
+from minato.control.purges import WAIT_S
 from tests.control.runner import Instance, ask, connect, finish, read_answer, write_config
 from tests.control.test_binary_upgrade import children, file, new_master, service_manager, wait_gone
 from tests.ports import free_port
@@ -198,3 +201,37 @@ def test_address_that_the_new_master_dropped_is_served_again_when_that_dies(star
         worker.resume()
     minato.wait_for("generation 2 serves")
     assert {ask(dropped)["gen"] for _ in range(8)} == {"2"}
+
+
+def test_upgrade_has_its_time_still_after_all_were_stopped(start: Start, config: Path) -> None:
+    port = free_port()
+    write_config(config, port, extra="timeouts: {upgrade: 3, drain: 5}")
+    minato = start(config)
+    minato.wait_ready()
+    with file(config.parent / "boot-hangs"):
+        minato.signal(signal.SIGUSR2)
+        new_master(minato)
+        os.killpg(minato.pid, signal.SIGSTOP)
+        time.sleep(3.5)
+        os.killpg(minato.pid, signal.SIGCONT)
+        time.sleep(0.3)
+    minato.upgraded()
+    assert minato.wait_exit() == 0
+
+
+def test_purge_is_not_answered_later_for_a_stop_that_was_before_it(start: Start, config: Path) -> None:
+    admin = free_port()
+    write_config(config, free_port(), extra=f"timeouts: {{heartbeat: 60}}\nadmin: {{listen: '127.0.0.1:{admin}'}}")
+    minato = start(config)
+    minato.wait_ready()
+    workers = minato.workers()
+    minato.signal(signal.SIGSTOP)
+    time.sleep(3)
+    minato.signal(signal.SIGCONT)
+    workers[0].suspend()
+    began_s = time.monotonic()
+    status, told = post(ListenAddress("127.0.0.1", admin), "/purge", {"all": True})
+    took_s = time.monotonic() - began_s
+    workers[0].resume()
+    assert status != 200, told
+    assert took_s < WAIT_S + 2
