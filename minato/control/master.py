@@ -206,7 +206,7 @@ class Master:
         self._listeners.adopt(inheritance.listeners)
         self._admin.adopt(inheritance.admin)
         self._checker.adopt_health(inheritance.health)
-        self._predecessor.attach(self._loop, self._purges)
+        self._predecessor.attach(self._loop, self._purges, self._checker.mark_drain)
 
     def _obey_signals(self) -> None:
         # Those that are there now: a flood of signals must not keep the master from its other work.

@@ -9,7 +9,7 @@ import os
 import socket
 import stat
 import time
-from collections.abc import MutableMapping, Sequence
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Protocol
 
 from minato.config.model import ListenAddress
@@ -53,6 +53,7 @@ class Predecessor:
         self._is_given_up = False
         self._is_reload_due = False
         self._end_s = math.inf
+        self._mark_drain: Callable[[Sequence[str], bool], object] = lambda keys, on: None
         self._peer: MasterPeer | None = None
         if link is None:
             self._plan.phase = TakeoverPhase.SERVING
@@ -106,8 +107,13 @@ class Predecessor:
         self._link.set_patience(0.0)
         return inheritance
 
-    def attach(self, loop: Loop, purges: Purges) -> None:
-        """Listen to it from now on."""
+    def attach(self, loop: Loop, purges: Purges, mark_drain: Callable[[Sequence[str], bool], object]) -> None:
+        """Listen to it from now on.
+
+        Args:
+            mark_drain: takes keys of upstreams that its admin API has drained, or wants back.
+        """
+        self._mark_drain = mark_drain
         # One that was killed has left its boards behind.
         sweep = loop.timer(remove_dead_boards)
         self._peer = MasterPeer(loop, purges, self._hear, lambda: sweep.set(END_WAIT_S))
@@ -175,5 +181,9 @@ class Predecessor:
         if "settled" in message.says:
             self._is_settled = True
             self._is_reload_due = bool(message.says.get("reload"))
+        elif "drained" in message.says:
+            drained = message.says["drained"]
+            self._mark_drain(drained, True)
+            self._mark_drain([key for key in message.says["of"] if key not in drained], False)
         elif "given_up" in message.says:
             self._is_given_up = True

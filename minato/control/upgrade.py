@@ -21,12 +21,15 @@ from minato.control.reexec import CommandLine
 from minato.control.rollover import Checker
 from minato.control.supervisor import Supervisor
 from minato.control.system import remove_dead_boards
+from minato.decide.standing import DrainedBy
 from minato.decide.upgrade import Facts, Phase, Reason, Said, Step, Upgrade
 from minato.net.loop import Loop
 
 log = logging.getLogger("minato.upgrade")
 
 FIRST_PID = 1
+ADMIN = DrainedBy.ADMIN.name
+KEYS_PER_MESSAGE = 50  # a host's name has 253 bytes at the most; what a message takes is bounded
 
 
 class OldMaster(Protocol):
@@ -201,7 +204,17 @@ class Upgrader:
 
     def _retire(self) -> None:
         log.info("all workers of the new master (pid %d) serve; those of this one drain", self._pid)
+        self._send_drains()
         self._master.retire(self._kept)
+
+    def _send_drains(self) -> None:
+        """Say what the admin API was told since the state was sent."""
+        health = self._checker.export_health()
+        keys = list(health)
+        for start in range(0, len(keys), KEYS_PER_MESSAGE):
+            part = keys[start : start + KEYS_PER_MESSAGE]
+            drained = [key for key in part if ADMIN in (health[key].get("standing") or {}).get("drained_by", ())]
+            self._peer.send({"drained": drained, "of": part})
 
     def _settle(self) -> None:
         log.info("the new master (pid %d) has taken over; this one finishes what it has and ends", self._pid)
