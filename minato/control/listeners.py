@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from minato.config.model import ListenAddress
 from minato.errors import BootError
 from minato.net.bound import BoundListener
-from minato.net.syn_filter import invite_nobody
+from minato.net.syn_filter import invite_again, invite_nobody
 
 log = logging.getLogger("minato.listeners")
 
@@ -53,7 +53,9 @@ class Listeners:
         """Take over sockets that another master bound: what is missing beside them is bound as if they were ours."""
         self._sockets.update(bound)
 
-    def bind(self, addresses: Sequence[ListenAddress], slots: int, tries: int = 1) -> list[tuple[int, ListenAddress]]:
+    def bind(
+        self, addresses: Sequence[ListenAddress], slots: int, tries: int = 1, *, listens: bool = True
+    ) -> list[tuple[int, ListenAddress]]:
         """Bind what is missing so that each of the first ``slots`` slots has a socket for each address.
 
         Args:
@@ -61,6 +63,7 @@ class Listeners:
             slots: how many slots have a worker.
             tries: how often an address in use is tried; more than once where a master that was killed may have
                 left workers that are just about to notice.
+            listens: whether clients are invited at once; if not, the worker of each slot does it when it serves.
 
         Returns:
             What was bound, for ``unbind``.
@@ -80,6 +83,8 @@ class Listeners:
                         sock = _open_socket(address, share=True)
                         self._sockets[slot, address] = BoundListener(address, sock)
                         bound.append((slot, address))
+                        if listens:
+                            sock.listen(socket.SOMAXCONN)
         except OSError as error:
             self.unbind(bound)
             raise _describe(address, error) from error
@@ -96,6 +101,11 @@ class Listeners:
         for (_, address), listener in self._sockets.items():
             if address in dropped:
                 invite_nobody(listener.sock)
+
+    def invite_again(self) -> None:
+        """Let whoever wants to connect to every address."""
+        for listener in self._sockets.values():
+            invite_again(listener.sock)
 
     def keep_only(self, addresses: Iterable[ListenAddress]) -> None:
         """Close the master's copies of all other addresses' sockets; workers that hold one still accept from it."""
@@ -143,8 +153,6 @@ def _open_socket(address: ListenAddress, *, share: bool) -> socket.socket:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1 if address.host else 0)
         host = address.host or ("::" if sock.family == socket.AF_INET6 else "0.0.0.0")
         sock.bind((host, address.port))
-        if share:
-            sock.listen(socket.SOMAXCONN)
     except BaseException:
         sock.close()
         raise

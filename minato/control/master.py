@@ -6,11 +6,11 @@ import enum
 import logging
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 
 from setproctitle import setproctitle
 
-from minato.config.model import Config, Service, Upstream
+from minato.config.model import Config, ListenAddress, Service, Upstream
 from minato.control.admin.api import make_routes
 from minato.control.admin.endpoint import AdminEndpoint
 from minato.control.boards import Boards
@@ -152,7 +152,7 @@ class Master:
         self._signals.install(MASTER_SIGNALS)
         try:
             self._boot()
-            while self._state is _State.RUNNING or self._supervisor.generations or self._upgrade.is_ending_child:
+            while self._has_work():
                 self._loop.turn(BUSY_WAIT_S if self._rollover.is_busy else IDLE_WAIT_S)
                 self._obey_signals()
                 self._supervisor.reap()
@@ -161,7 +161,9 @@ class Master:
                 if self._state is _State.RUNNING:
                     self._naming.advance()
                     if not self._upgrade.is_under_way:
-                        self._rollover.advance()
+                        # In a storm of reloads an upgrade has its turn after the present one.
+                        waits = self._is_ready and self._upgrade.is_requested
+                        self._rollover.advance(may_begin=not waits)
                     self._supervisor.manage()
                     self._supervisor.lend()
                     if not self._rollover.is_busy and not self._upgrade.is_under_way:
@@ -174,13 +176,24 @@ class Master:
             self._clean_up()
         return self._exit_status
 
+    def _has_work(self) -> bool:
+        """Tell whether to go on. An old master ends before the one after it, by which it is reached."""
+        if self._state is _State.RUNNING or self._supervisor.generations:
+            return True
+        return self._upgrade.is_ending_child or self._predecessor.is_draining(self._loop.now_s)
+
     def _boot(self) -> None:
         setproctitle(f"minato: master [{self._config.path}]")
         raise_open_files_limit()
         remove_dead_boards()
         self._inherit()
         # Sockets first: whoever starts minato twice hears of it at once, not after the first round of probes.
-        self._listeners.bind(self._config.listen_addresses(), self._count_workers(self._config), BIND_TRIES)
+        self._listeners.bind(
+            self._config.listen_addresses(),
+            self._count_workers(self._config),
+            BIND_TRIES,
+            listens=not self._predecessor.is_master,
+        )
         self._admin.bind(self._config.admin.listen, BIND_TRIES)
         self._office.write_pid()
         if self._office.is_held:
@@ -193,7 +206,7 @@ class Master:
         self._listeners.adopt(inheritance.listeners)
         self._admin.adopt(inheritance.admin)
         self._checker.adopt_health(inheritance.health)
-        self._predecessor.attach(self._loop, self._purges)
+        self._predecessor.attach(self._loop, self._purges, self._checker.mark_drain)
 
     def _obey_signals(self) -> None:
         # Those that are there now: a flood of signals must not keep the master from its other work.
@@ -218,7 +231,7 @@ class Master:
         self._office.tell("STOPPING=1")
         self._state = _State.DRAINING
         self._upgrade.stop(fast=False)
-        self._predecessor.stop("stop")
+        self._predecessor.stop("stop", self._loop.now_s + self._drain_s() + STOP_GRACE_S)
         self._rollover.cancel()
         self._listeners.close()
         self._admin.serve(None)
@@ -234,12 +247,16 @@ class Master:
         self._office.tell("STOPPING=1")
         self._state = _State.STOPPING
         self._upgrade.stop(fast=True)
-        self._predecessor.stop("stop fast")
+        self._predecessor.stop("stop fast", self._loop.now_s + 2 * STOP_GRACE_S)
         self._rollover.cancel()
         self._listeners.close()
         self._admin.serve(None)
         self._supervisor.stop([worker for _, worker in self._supervisor.workers()])
         self._retire_current()
+
+    def _drain_s(self) -> float:
+        current = self._supervisor.current
+        return (current.config if current is not None else self._config).timeouts.drain_s
 
     def _retire_current(self) -> None:
         self._supervisor.current = None
@@ -287,6 +304,11 @@ class Master:
         self._supervisor.reopen_logs()
         self._predecessor.pass_on("reopen logs")
 
+    def _shed_all(self) -> None:
+        """The new master has older ones than these: of all that drain, only the newest keep what they have stored."""
+        self._supervisor.shed(spared=0)
+        self._predecessor.pass_on("shed")
+
     def _begin_upgrade(self) -> None:
         if self._state is not _State.RUNNING:
             log.warning("no upgrade: this master is %s", self._state.value)
@@ -307,17 +329,25 @@ class Master:
         if self._state in (_State.RUNNING, _State.HANDING_OVER):
             self._office.tell("READY=1")
 
-    def retire(self) -> None:
-        """Have all workers accept what waits, then no more."""
+    def retire(self, kept: Collection[ListenAddress] | None) -> None:
+        """Have all workers accept what waits, then no more.
+
+        Args:
+            kept: the addresses at which the new master goes on; None: it does not say.
+        """
         self._state = _State.HANDING_OVER
         current = self._supervisor.current
         self._handed_over = current.target if current is not None else 0
+        dropped = [address for address in self._listeners.addresses() if kept is not None and address not in kept]
+        self._listeners.invite_nobody(dropped)
         for generation in self._supervisor.generations:
+            self._supervisor.linger(generation.workers.values(), dropped)
             self._supervisor.drain(generation.workers.values(), generation.config.timeouts.drain_s)
 
     def resume(self) -> None:
         """Serve again: the new master died in the last moment."""
         self._state = _State.RUNNING
+        self._listeners.invite_again()
         current = self._supervisor.current
         # manage() replaces what drains at once, where there are rows; a generation of its own has a board of its own.
         if current is not None and not self._rollover.is_requested:
@@ -326,6 +356,8 @@ class Master:
     def settle(self, new_pid: int) -> bool:
         """Be the master no more. Returns whether the config is to be read anew."""
         # The service manager believes this from the master that it knows, and in this order.
+        if self._told_note:
+            self._office.tell("STATUS=")  # what there is to be known of the new one's generation is for that to say
         self._office.hand_on(new_pid)
         self._state = _State.RETIRED
         setproctitle(f"minato: old master [{self._config.path}]")
@@ -334,15 +366,26 @@ class Master:
         self._listeners.close()
         self._admin.serve(None)
         self._retire_current()
+        self._supervisor.shed()
+        self._predecessor.pass_on("shed")
         return is_reload_due
 
     def obey_successor(self, command: str) -> None:
         """Do what the new master was told: this one drains on its behalf."""
-        commands = {"stop": self._stop_gracefully, "stop fast": self._stop_fast, "reopen logs": self._reopen_logs}
+        commands = {
+            "stop": self._stop_gracefully,
+            "stop fast": self._stop_fast,
+            "reopen logs": self._reopen_logs,
+            "shed": self._shed_all,
+        }
         if (action := commands.get(command)) is not None:
             action()
 
     # -- what an upgrade asks of the new one (minato.control.takeover.NewMaster)
+
+    def addresses(self) -> Sequence[ListenAddress]:
+        """Return the addresses that are served."""
+        return self._listeners.addresses()
 
     def take_over(self, *, reload: bool) -> None:
         """Be the master from now on."""
@@ -369,6 +412,7 @@ class Master:
         if self._is_ready:
             self._office.tell("READY=1")
             self._tell_note()
+            self._predecessor.pass_on("shed")
             return
         self._is_ready = True
         if self._office.is_held:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable, Sequence
 
 from minato.caching.purge import PurgeRequest
@@ -58,7 +57,7 @@ class Purges:
         workers = [worker for _, worker in self._supervisor.workers() if _may_hold_something(worker)]
         others = {pid: ask for pid, ask in self._others.items() if pid != asked_by}
         pids = [*(worker.pid for worker in workers), *others]
-        serial = self._purging.begin(pids, time.monotonic() + WAIT_S)
+        serial = self._purging.begin(pids, self._loop.now_s + WAIT_S)
         self._callbacks[serial] = on_purged
         message = Message(Verb.PURGE, serial=serial, purges=tuple(purges))
         for worker in workers:
@@ -96,7 +95,7 @@ class Purges:
 
     def _settle(self) -> None:
         """Tell the outcome of every purge that is over."""
-        for outcome in self._purging.take_finished(time.monotonic()):
+        for outcome in self._purging.take_finished(self._loop.now_s):
             if outcome.missing:
                 pids = ", ".join(map(str, outcome.missing))
                 log.warning("a purge was not confirmed within %g s by the workers with pid %s", WAIT_S, pids)

@@ -156,12 +156,16 @@ class RolloverDriver:
         self._wish.reads_file |= workers is None
         self._wish.workers = workers
 
-    def advance(self) -> None:
-        """Take every step that can be taken now."""
+    def advance(self, *, may_begin: bool = True) -> None:
+        """Take every step that can be taken now.
+
+        Args:
+            may_begin: whether another one may begin after the present one; False: something else is to be done first.
+        """
         self._watch_crashes()
-        while (step := self._plan.next_step(self._facts(), self._probe_timeout_s())) is not Step.WAIT:
+        while (step := self._plan.next_step(self._facts(may_begin), self._probe_timeout_s())) is not Step.WAIT:
             self._steps[step]()
-        if self._plan.is_requested and not self.is_busy and not self._is_waiting_logged:
+        if may_begin and self._plan.is_requested and not self.is_busy and not self._is_waiting_logged:
             self._is_waiting_logged = True
             log.warning("the reload waits: %d older generations still drain", self._supervisor.draining())
 
@@ -190,11 +194,12 @@ class RolloverDriver:
         self._wish.is_return = True
         self._plan.request()
 
-    def _facts(self) -> Facts:
+    def _facts(self, may_begin: bool) -> Facts:
         generation, old = self._next, self._old
         probing = self._plan.phase is Phase.PROBING
         return Facts(
             mono_s=self._supervisor.now_s,
+            may_begin=may_begin,
             preparation=self._preparing.progress() if self._preparing else Preparation.PENDING,
             is_probed=probing and self._checker.wait_first_round(0.0),
             wanted=generation.target if generation else 0,

@@ -231,10 +231,14 @@ class Supervisor:
             if listeners and worker.is_serving:
                 worker.channel.send(Message(Verb.LINGER, listeners=listeners))
 
-    def shed(self) -> None:
-        """Have all generations that drain, but the newest of them, let go of what they have stored."""
-        older = [generation for generation in self.generations if generation is not self.current][:-1]
-        for generation in older:
+    def shed(self, spared: int = 1) -> None:
+        """Have all generations that drain, but the newest of them, let go of what they have stored.
+
+        Args:
+            spared: 0: that one, too.
+        """
+        draining = [generation for generation in self.generations if generation is not self.current]
+        for generation in draining[: len(draining) - spared]:
             for worker in generation.workers.values():
                 worker.channel.send(Message(Verb.SHED))
 

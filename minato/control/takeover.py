@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import socket
 import stat
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from typing import Protocol
 
+from minato.config.model import ListenAddress
 from minato.control.handover import Inheritance
 from minato.control.link import VERSION, Link, LinkClosedError, LinkMessage
 from minato.control.peer import MasterPeer
@@ -32,6 +34,7 @@ END_WAIT_S = 1.0
 class NewMaster(Protocol):
     """What an upgrade asks of the master that takes over."""
 
+    def addresses(self) -> Sequence[ListenAddress]: ...
     def take_over(self, *, reload: bool) -> None: ...
     def yield_to_old(self) -> None: ...
 
@@ -49,6 +52,8 @@ class Predecessor:
         self._is_settled = False
         self._is_given_up = False
         self._is_reload_due = False
+        self._end_s = math.inf
+        self._mark_drain: Callable[[Sequence[str], bool], object] = lambda keys, on: None
         self._peer: MasterPeer | None = None
         if link is None:
             self._plan.phase = TakeoverPhase.SERVING
@@ -102,8 +107,13 @@ class Predecessor:
         self._link.set_patience(0.0)
         return inheritance
 
-    def attach(self, loop: Loop, purges: Purges) -> None:
-        """Listen to it from now on."""
+    def attach(self, loop: Loop, purges: Purges, mark_drain: Callable[[Sequence[str], bool], object]) -> None:
+        """Listen to it from now on.
+
+        Args:
+            mark_drain: takes keys of upstreams that its admin API has drained, or wants back.
+        """
+        self._mark_drain = mark_drain
         # One that was killed has left its boards behind.
         sweep = loop.timer(remove_dead_boards)
         self._peer = MasterPeer(loop, purges, self._hear, lambda: sweep.set(END_WAIT_S))
@@ -117,7 +127,8 @@ class Predecessor:
             return
         while (step := self._plan.next_step(self._facts(is_ready))) is not TakeoverStep.WAIT:
             if step is TakeoverStep.SAY_READY:
-                self.send({"ready": True})
+                kept = [[address.host, address.port] for address in master.addresses()]
+                self.send({"ready": True, "addresses": kept})
             elif step is TakeoverStep.TAKE_OVER:
                 master.take_over(reload=self._is_reload_due)
             else:
@@ -125,12 +136,22 @@ class Predecessor:
                 master.yield_to_old()
 
     def pass_on(self, command: str) -> None:
-        """Have the old master, which drains, do the same: ``stop``, ``stop fast``, ``reopen logs``."""
+        """Have the old master, which drains, do the same: ``stop``, ``stop fast``, ``reopen logs``, ``shed``."""
         if not self.is_master:
             self.send({"command": command})
 
-    def stop(self, command: str) -> None:
-        """This master stops: so does an old one that drains; one that is the master yet hears that it remains so."""
+    def is_draining(self, now_s: float) -> bool:
+        """Tell whether it is the master no more and has not ended, though it should have where it was told to."""
+        return not self.is_master and self._peer is not None and self._peer.is_linked and now_s < self._end_s
+
+    def stop(self, command: str, end_s: float) -> None:
+        """This master stops: so does an old one that drains; one that is the master yet hears that it remains so.
+
+        Args:
+            command: what it is told.
+            end_s: from this second on it is waited for no longer; by the clock of ``is_draining``.
+        """
+        self._end_s = end_s
         if self.is_master and self._peer is not None:
             self._peer.close()
         self.pass_on(command)
@@ -160,5 +181,9 @@ class Predecessor:
         if "settled" in message.says:
             self._is_settled = True
             self._is_reload_due = bool(message.says.get("reload"))
+        elif "drained" in message.says:
+            drained = message.says["drained"]
+            self._mark_drain(drained, True)
+            self._mark_drain([key for key in message.says["of"] if key not in drained], False)
         elif "given_up" in message.says:
             self._is_given_up = True

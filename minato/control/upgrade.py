@@ -6,10 +6,10 @@ import contextlib
 import logging
 import os
 import signal
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Protocol
 
+from minato.config.model import ListenAddress
 from minato.control.admin.endpoint import AdminEndpoint
 from minato.control.deaths import describe_exit
 from minato.control.handover import describe_state
@@ -21,19 +21,22 @@ from minato.control.reexec import CommandLine
 from minato.control.rollover import Checker
 from minato.control.supervisor import Supervisor
 from minato.control.system import remove_dead_boards
+from minato.decide.standing import DrainedBy
 from minato.decide.upgrade import Facts, Phase, Reason, Said, Step, Upgrade
 from minato.net.loop import Loop
 
 log = logging.getLogger("minato.upgrade")
 
 FIRST_PID = 1
+ADMIN = DrainedBy.ADMIN.name
+KEYS_PER_MESSAGE = 50  # a host's name has 253 bytes at the most; what a message takes is bounded
 
 
 class OldMaster(Protocol):
     """What an upgrade asks of the master that began it."""
 
     def note_upgrade_begun(self) -> None: ...
-    def retire(self) -> None: ...
+    def retire(self, kept: Collection[ListenAddress] | None) -> None: ...
     def settle(self, new_pid: int) -> bool: ...
     def resume(self) -> None: ...
     def note_upgrade_given_up(self) -> None: ...
@@ -69,6 +72,7 @@ class Upgrader:
         self._pid = 0  # of the new master, while it was not collected
         self._said = Said.NOTHING
         self._is_foreign = False
+        self._kept: set[ListenAddress] | None = None  # the addresses that the new master goes on with
         self._detail = ""  # what more there is to say of why it was given up
         self._end = ""  # how the new master ended
         self._drain_s = self._timeout_s = 0.0
@@ -91,6 +95,11 @@ class Upgrader:
     def is_under_way(self) -> bool:
         """Whether there is a new master that may yet take over."""
         return self._plan.is_under_way
+
+    @property
+    def is_requested(self) -> bool:
+        """Whether one is to begin as soon as it can."""
+        return self._plan.is_requested
 
     @property
     def is_ending_child(self) -> bool:
@@ -142,7 +151,7 @@ class Upgrader:
             self._drain_s = current.config.timeouts.drain_s
             self._timeout_s = current.config.timeouts.upgrade_s
         return Facts(
-            mono_s=time.monotonic(),
+            mono_s=self._supervisor.now_s,
             can_begin=can_begin,
             is_alive=self._pid != 0,
             is_linked=self._peer.is_linked,
@@ -155,6 +164,7 @@ class Upgrader:
 
     def _start(self) -> None:
         self._said, self._is_foreign, self._detail, self._end = Said.NOTHING, False, "", ""
+        self._kept = None
         log.info("upgrading: starting a new master, %s", " ".join([self._command.executable, *self._command.arguments]))
         self._master.note_upgrade_begun()
         ours, theirs = Link.pair()
@@ -181,6 +191,8 @@ class Upgrader:
                 self._detail = f"{says['hello']!r:.40}, this one for {VERSION}"
         elif "ready" in says:
             self._said = max(self._said, Said.READY)
+            if "addresses" in says:
+                self._kept = {ListenAddress(host, port) for host, port in says["addresses"]}
         elif "command" in says and self._plan.phase is Phase.OVER:
             self._master.obey_successor(str(says["command"]))
 
@@ -192,7 +204,17 @@ class Upgrader:
 
     def _retire(self) -> None:
         log.info("all workers of the new master (pid %d) serve; those of this one drain", self._pid)
-        self._master.retire()
+        self._send_drains()
+        self._master.retire(self._kept)
+
+    def _send_drains(self) -> None:
+        """Say what the admin API was told since the state was sent."""
+        health = self._checker.export_health()
+        keys = list(health)
+        for start in range(0, len(keys), KEYS_PER_MESSAGE):
+            part = keys[start : start + KEYS_PER_MESSAGE]
+            drained = [key for key in part if ADMIN in (health[key].get("standing") or {}).get("drained_by", ())]
+            self._peer.send({"drained": drained, "of": part})
 
     def _settle(self) -> None:
         log.info("the new master (pid %d) has taken over; this one finishes what it has and ends", self._pid)

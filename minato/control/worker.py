@@ -8,6 +8,7 @@ import logging
 import os
 import random
 import signal
+import socket
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -170,6 +171,10 @@ class Worker:
         self._loop.put_first(self._plan.channel.fileno())
         self._beat()
         self._flush_log()
+        for listener in self._plan.own:
+            # For most, again: in an upgrade nobody is invited to the sockets of slots that the old master does not have
+            # before there is somebody to accept.
+            listener.sock.listen(socket.SOMAXCONN)
         self._server.start()
         self._plan.channel.send(Message(Verb.READY))
         log.debug("worker %d gen %d serves", self._plan.slot, self._plan.generation)

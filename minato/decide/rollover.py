@@ -58,6 +58,7 @@ class Facts:
 
     Attributes:
         mono_s: monotonic seconds.
+        may_begin: whether nothing else is to be done before another rollover.
         preparation: of the config and the names.
         is_probed: whether every new upstream had its first probe.
         wanted: workers of the new generation that were forked.
@@ -69,6 +70,7 @@ class Facts:
     """
 
     mono_s: float
+    may_begin: bool = True
     preparation: Preparation = Preparation.PENDING
     is_probed: bool = False
     wanted: int = 0
@@ -137,7 +139,7 @@ class Rollover:
     def _begin(self, facts: Facts) -> Step:
         # Each generation that drains holds processes; without a bound, a HUP a second beside one long download would
         # pile them up.
-        if not self.is_requested or facts.draining >= MAX_DRAINING_GENERATIONS:
+        if not self.is_requested or not facts.may_begin or facts.draining >= MAX_DRAINING_GENERATIONS:
             return Step.WAIT
         self.is_requested = False
         self.reason = Reason.NONE

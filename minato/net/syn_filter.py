@@ -10,6 +10,7 @@ from typing import Final
 
 # Linux's asm-generic/socket.h, struct sock_filter and struct sock_fprog; not in the socket module.
 _SO_ATTACH_FILTER: Final = 26
+_SO_DETACH_FILTER: Final = 27
 _INSTRUCTION: Final = struct.Struct("HBBI")
 _PROGRAM: Final = struct.Struct("HL")
 
@@ -46,3 +47,9 @@ def invite_nobody(listener: socket.socket) -> None:
     program = _PROGRAM.pack(len(_FILTER) // _INSTRUCTION.size, ctypes.addressof(code))
     with contextlib.suppress(OSError):
         listener.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, program)
+
+
+def invite_again(listener: socket.socket) -> None:
+    """End that."""
+    with contextlib.suppress(OSError):
+        listener.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, struct.pack("i", 0))

@@ -126,6 +126,15 @@ def test_request_is_remembered_when_the_present_rollover_is_given_up() -> None:
     assert plan.reason is Reason.NONE
 
 
+def test_what_is_to_be_done_first_waits_for_the_present_rollover_alone() -> None:
+    plan = advance_to(Phase.HANDING_OVER)
+    plan.request()
+    assert drive(plan, Facts(0.1, may_begin=False)) is Step.FINISH
+    assert drive(plan, Facts(0.2, may_begin=False)) is Step.WAIT
+    assert plan.phase is Phase.IDLE
+    assert drive(plan, Facts(0.3)) is Step.PREPARE
+
+
 def test_rollover_waits_while_too_many_generations_drain() -> None:
     plan = Rollover()
     plan.request()

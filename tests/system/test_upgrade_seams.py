@@ -1,0 +1,103 @@
+"""What an upgrade may meet: a drain asked for while the new master boots, dropped addresses, purges over three."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from minato.config.model import ListenAddress
+from minato.control.admin.client import post
+
+from .harness import App, Minato, fetch, free_port, make_config, request_bytes, service
+from .test_dropped_addresses import begin_handshake, finish_handshake, listen_again, move_service
+
+StartMinato = Callable[..., Minato]
+MakeApp = Callable[..., App]
+
+
+def answer(body: bytes) -> bytes:
+    return b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+def wait_taken_over(instance: Minato, since: int) -> None:
+    instance.remember_children()
+    line = instance.wait_for_log("^minato: ready", 20, since)
+    instance.masters.append(int(line.split("pid=")[1].split()[0]))
+    instance.remember_children()
+
+
+def admin_post(port: int, path: str, body: dict[str, Any]) -> dict[str, Any]:
+    status, told = post(ListenAddress("127.0.0.1", port), path, body)
+    assert status == 200, told
+    return told
+
+
+def test_upstream_that_is_drained_while_the_new_master_boots_stays_drained(
+    minato: StartMinato, origin: MakeApp
+) -> None:
+    a, b, admin = origin(name="a"), origin(name="b"), free_port()
+    sections = {"admin": {"listen": f"127.0.0.1:{admin}"}, "health": {"http_timeout": 2.0}}
+    instance = minato(a, b, **sections)
+    admin_post(admin, "/drain", {"upstream": b.url})
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        # The first probe of it takes its time, and with it the new master.
+        hanging = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        services = [service(instance.port, [a, b]), service(free_port(), [hanging], name="hanging")]
+        instance.write_config(make_config(services, **sections))
+        since = len(instance.lines)
+        instance.signal(signal.SIGUSR2)
+        silent.settimeout(10)
+        probe, _ = silent.accept()
+        admin_post(admin, "/undrain", {"upstream": b.url})
+        admin_post(admin, "/drain", {"upstream": a.url})
+        assert not instance.find_log("^minato: ready", since)
+        wait_taken_over(instance, since)
+        probe.close()
+    assert {fetch(instance.port).get(b"x-origin") for _ in range(8)} == {b"b"}
+
+
+def test_client_in_its_handshake_at_an_address_that_an_upgrade_drops_is_served(
+    minato: StartMinato, origin: MakeApp
+) -> None:
+    app = origin(name="a")
+    instance = minato(app, workers=2)
+    old, new = move_service(instance, app)
+    since = len(instance.lines)
+    instance.signal(signal.SIGUSR2)
+    clients: list[socket.socket] = []
+    latest: list[socket.socket] = []
+    # The second SYN-ACK comes after a second, and for a little longer they are let in: so they must be recent. The
+    # latest may have found that nobody invites any more.
+    while not instance.find_log("those of this one drain", since):
+        for sock in clients:
+            sock.close()
+        clients, latest = latest, [begin_handshake(old) for _ in range(6)]
+        time.sleep(0.2)
+    for sock in latest:
+        sock.close()
+    assert clients
+    for sock in clients:
+        listen_again(sock)
+    for sock in clients:
+        finish_handshake(sock)
+        sock.sendall(request_bytes(fields=[(b"Connection", b"close")]))
+        assert b" 200 OK" in sock.recv(65_536).split(b"\r\n")[0]
+        sock.close()
+    wait_taken_over(instance, since)
+    assert fetch(new).get(b"x-origin") == b"a"
+
+
+def test_purge_reaches_the_first_of_three_masters(minato: StartMinato, origin: MakeApp) -> None:
+    app, admin = origin(), free_port()
+    app.routes[b"/page"] = answer(b"old")
+    instance = minato(app, cache={"enabled": True}, admin={"listen": f"127.0.0.1:{admin}"})
+    with instance.client() as client:
+        assert client.request(target=b"/page").body == b"old"
+        instance.upgrade()
+        instance.upgrade()
+        app.routes[b"/page"] = answer(b"new")
+        admin_post(admin, "/purge", {"all": True})
+        assert client.request(target=b"/page").body == b"new"
