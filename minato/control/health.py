@@ -11,6 +11,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from minato.config.model import HealthConfig, PassiveHealthConfig, Upstream
@@ -140,7 +141,8 @@ class HealthChecker:
             for key, upstream in upstreams.items():
                 context = tls if upstream.scheme == "https" else None
                 self._watch(ProbeTarget(upstream, addresses.get(key, ()), config, context))
-            self._standings.update(passive, upstreams, groups)
+            names = {key: replace(one, address="").key for key, one in upstreams.items() if one.address}
+            self._standings.update(passive, upstreams, groups, names)
             for key in self._adopted.keys() & self._watches.keys():
                 self._standings.on_known(key, self._watches[key].state)
             self._adopted.clear()  # what it says of others would be old when they come

@@ -86,14 +86,21 @@ class Standings:
         return self._config.window_s / 10 if self._config.is_on and self._config.error_rate else None
 
     def update(
-        self, config: PassiveHealthConfig | None, keys: Iterable[str], groups: Sequence[Group] | None = None
+        self,
+        config: PassiveHealthConfig | None,
+        keys: Iterable[str],
+        groups: Sequence[Group] | None = None,
+        names: Mapping[str, str] | None = None,
     ) -> None:
-        """These are the upstreams and services from now on, and these the rules; None: those there are."""
+        """These are the upstreams and services from now on, and these the rules; None: those there are.
+
+        ``names`` says of keys that are addresses of a name which that is.
+        """
         self._config = config = config or self._config
         rules = EjectionRules(
             config.is_on, config.eject_s, config.max_eject_s, config.max_ejected, window_s=config.window_s
         )
-        self._fleet.update(rules, keys, self._fleet.groups if groups is None else groups, self._clock())
+        self._fleet.update(rules, keys, self._fleet.groups if groups is None else groups, self._clock(), names)
         # The window may be another one: rates begin anew.
         self._records = {key: _Record(ErrorRate(config.window_s)) for key in self._fleet}
         self._settle()

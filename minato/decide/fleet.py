@@ -68,6 +68,7 @@ class Fleet:
         self._all: dict[str, Availability] = {}
         self._settled: dict[str, Standing] = {}
         self._inherited: dict[str, Mapping[str, Any]] = {}
+        self._names: dict[str, str] = {}
         self._is_unsettled = False
 
     def __repr__(self) -> str:
@@ -87,12 +88,32 @@ class Fleet:
 
     # -- events
 
-    def update(self, rules: EjectionRules, keys: Iterable[str], groups: Sequence[Group], now_s: float) -> None:
-        """These are the upstreams from now on, and the services that they serve; what is known of each stays."""
+    def update(
+        self,
+        rules: EjectionRules,
+        keys: Iterable[str],
+        groups: Sequence[Group],
+        now_s: float,
+        names: Mapping[str, str] | None = None,
+    ) -> None:
+        """These are the upstreams from now on, and the services that they serve; what is known of each stays.
+
+        Args:
+            rules: of ejections.
+            keys: of the upstreams.
+            groups: the services.
+            now_s: monotonic second.
+            names: of those that are addresses of a name, which that is. An address that is new drains if the admin API
+                has all others of its name drain: it is the name that was asked for.
+        """
         self._rules = rules
         self._groups = tuple(groups)
-        known = self._all
+        known, names_before, self._names = self._all, self._names, dict(names or {})
+        drained = _drained_names(known, names_before)
         self._all = {key: known.get(key) or self._begin(key, now_s) for key in keys}
+        for key in self._all.keys() - known.keys():
+            if self._names.get(key) in drained:
+                self._mark(self._all[key], DrainedBy.ADMIN, True, "")
         self._settled = {key: self._settled.get(key, Standing.DOWN) for key in self._all}
         self._is_unsettled = True
         if not rules.is_on:
@@ -299,3 +320,9 @@ class Fleet:
             one.drained_by.discard(by)
             if one.drained_by:
                 one.drain_reason = f"asked by {next(iter(one.drained_by)).value}"
+
+
+def _drained_names(known: Mapping[str, Availability], names: Mapping[str, str]) -> set[str]:
+    """Return the names of which the admin API has every address drain."""
+    has_others = {names.get(key, key) for key, one in known.items() if DrainedBy.ADMIN not in one.drained_by}
+    return {names.get(key, key) for key in known} - has_others

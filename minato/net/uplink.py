@@ -73,6 +73,7 @@ class Uplink(UpstreamOwner):
     _tried: tuple[int, ...] = ()  # columns on the board
     _retries = 0  # so far
     _fresh_retried = False
+    _may_be_gone = False  # whether the present attempt is the fresh one, with an upstream that may have gone for good
     _replay: list[bytes] | None = None  # body pieces sent so far; None once they are not all kept
     body_bytes_up = 0
     pace: Pace | None = None  # of the client, once it is waited for in the middle of a body
@@ -225,8 +226,6 @@ class Uplink(UpstreamOwner):
         selector, tried = self._context.selector, self._tried
         position = affinity.find_home(self.head)
         home = None if position is None else service.upstreams[position]
-        if self._fresh_retried and home is not None and tried == (home.index,):
-            tried = ()  # its pooled connection had gone stale, which is no failure of the upstream: the session stays
         stays = home is not None and home.index not in tried and selector.keeps_sessions(home)
         upstream = selector.pick_home(service, home) if home is not None and stays else None
         if upstream is None:
@@ -365,10 +364,14 @@ class Uplink(UpstreamOwner):
         verdict = self._judge_retry(error, connection, service)
         self._abandon_upstream()
         if verdict is RetryVerdict.RETRY_FRESH:
+            has_place = service.room is not None or service.backups or service.affinity is not None
+            self._may_be_gone = bool(has_place and not self._fresh_retried)
+            if self._may_be_gone:
+                # That one has not failed: there may be room nowhere else, or but a backup; and keys and sessions stay.
+                self._tried = self._tried[:-1]
             self._fresh_retried = True
-            if service.room is not None:
-                self._tried = self._tried[:-1]  # that one has not failed: there may be room nowhere else
         elif verdict is RetryVerdict.RETRY:
+            self._may_be_gone = False
             self._retries += 1
         else:
             log.warning("%s (%s, %s)", error.detail, describe_request(self.head), verdict.value)
@@ -390,15 +393,17 @@ class Uplink(UpstreamOwner):
         self, error: UpstreamError, connection: UpstreamConnection, service: ServiceRuntime
     ) -> RetryVerdict:
         """Return whether to try again; a retry has been paid for out of the worker's budget."""
+        is_gone = self._may_be_gone and connection.refused  # its pooled connections ended because it did
+        is_stale = connection.reused and not connection.response_bytes and error.status != _GATEWAY_TIMEOUT
         attempt = FailedAttempt(
             method=self.head.method,
             retryable=error.retryable,
             response_begun=self.response_begun,
             sent_bytes=connection.sent_bytes,
             body_replayable=self._replay is not None or not self.body_bytes_up,
-            stale_connection=connection.reused and not connection.response_bytes and error.status != 504,
+            stale_connection=is_stale or is_gone,
             retries_left=service.config.retries - self._retries,
-            fresh_retried=self._fresh_retried,
+            fresh_retried=self._fresh_retried and not is_gone,
         )
         verdict = judge_retry(attempt)
         if verdict is RetryVerdict.RETRY and not self._context.retries.spend():

@@ -51,8 +51,6 @@ class LineHandler(logging.Handler):
     def __init__(self, fd: int = _STDERR_FD) -> None:
         super().__init__()
         self._fd = fd
-        self._poll = select.poll()
-        self._poll.register(fd, select.POLLOUT)
         self._lost = 0
         self._is_stuck = False
 
@@ -75,7 +73,9 @@ class LineHandler(logging.Handler):
 
     def _write(self, line: bytes) -> bool:
         try:
-            if not self._poll.poll(0 if self._is_stuck else PATIENCE_MS):
+            poll = select.poll()  # for each line: two threads must not use one at a time
+            poll.register(self._fd, select.POLLOUT)
+            if not poll.poll(0 if self._is_stuck else PATIENCE_MS):
                 self._is_stuck = True
                 return False
             self._is_stuck = False

@@ -393,3 +393,27 @@ def test_another_master_goes_on_where_this_one_stopped() -> None:
     assert heir["a"].until_s == pytest.approx(56.0) and heir["a"].ejections == 1
     assert heir["b"].drained_by == {DrainedBy.ADMIN}
     assert heir["c"].recovered_s == pytest.approx(49.0)
+
+
+def test_an_address_that_is_new_drains_where_all_of_its_name_do() -> None:
+    bench = Bench("abc")
+    names = {"a": "app", "b": "app", "d": "app"}
+    bench.fleet.update(RULES, "abc", bench.fleet.groups, bench.now_s, names)
+    bench.mark("a")
+    bench.fleet.update(RULES, "acd", bench.fleet.groups, bench.now_s, names)  # b did not drain: nor does d
+    assert not bench.fleet["d"].drained_by
+    bench.mark("d")
+    bench.fleet.update(RULES, "bc", bench.fleet.groups, bench.now_s, names)
+    bench.probe("b")
+    assert bench.stands() == "b:DRAINING c:UP"
+    assert bench.fleet["b"].reason == "asked by the admin API"
+    bench.mark("b", False)
+    assert bench.stands() == "b:UP c:UP"
+
+
+def test_a_drain_by_its_health_check_is_that_address_alone() -> None:
+    bench = Bench("a")
+    bench.fleet.update(RULES, "a", bench.fleet.groups, bench.now_s, {"a": "app"})
+    bench.mark("a", by=DrainedBy.PROBE)
+    bench.fleet.update(RULES, "ab", bench.fleet.groups, bench.now_s, {"a": "app", "b": "app"})
+    assert not bench.fleet["b"].drained_by

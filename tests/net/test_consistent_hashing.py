@@ -12,7 +12,7 @@ from minato.config.affinity import HashBy, HashConfig
 from minato.config.model import BalancerKind
 from tests.net.gate import Gate, wait_for_active
 from tests.net.proxy import OriginMaker, Proxy, hello, refused_port, say
-from tests.system.harness import Client, Origin, Response, request_bytes
+from tests.system.harness import Client, Origin, OriginConnection, Response, request_bytes
 
 
 @pytest.fixture(params=[True, False], ids=["express", "general"])
@@ -116,3 +116,41 @@ def test_a_busy_upstream_gets_no_more_than_its_bound(
     finally:
         for client in clients:
             client.close()
+
+
+def test_a_pooled_connection_gone_stale_moves_no_key(start: Callable[..., Proxy], origin: OriginMaker) -> None:
+    proxy = start(
+        origin(forgetful(b"a")),
+        origin(forgetful(b"b")),
+        service={"balancer": BalancerKind.CONSISTENT_HASH, "retries": 0},
+    )
+    with proxy.client() as client:
+        for number in range(8):
+            assert ask(client, b"/%d" % number).body == ask(client, b"/%d" % number).body
+
+
+def forgetful(name: bytes) -> Callable[[OriginConnection], None]:
+    """Return what closes at its second request, without an answer."""
+
+    def script(connection: OriginConnection) -> None:
+        if connection.read_request() is not None:
+            connection.send(hello(name))
+            connection.read_request()
+
+    return script
+
+
+def test_an_upstream_that_goes_with_its_pooled_connections_costs_no_retry(
+    start: Callable[..., Proxy], origin: OriginMaker
+) -> None:
+    def go_at_second(connection: OriginConnection) -> None:
+        if connection.read_request() is not None:
+            connection.send(hello(b"gone"))
+            if connection.read_request() is not None:
+                connection.origin.stop()
+
+    service = {"balancer": BalancerKind.CONSISTENT_HASH, "retries": 0}
+    proxy = start(origin(go_at_second), origin(say(b"left")), service=service)
+    with proxy.client() as client:
+        target = next(target for number in range(99) if ask(client, target := b"/%d" % number).body == b"gone")
+        assert ask(client, target).body == b"left"

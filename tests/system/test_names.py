@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from .conftest import StartMinato
-from .harness import App, Client, Minato, fetch, service, wait_until
+from .harness import App, Client, Minato, fetch, free_port, service, wait_until
 from .harness.names import HANGS, Names
 from .harness.tls import Authority
 
@@ -436,3 +436,17 @@ def test_stop_does_not_wait_for_a_resolver_that_hangs(start: Start, apps: Apps, 
     instance = start(apps.upstream(), apps.upstream("slow"))
     instance.signal(signal.SIGTERM)
     assert instance.process.wait(5) == 0
+
+
+def test_drain_of_a_name_holds_for_addresses_that_come(start: Start, apps: Apps, names: Names) -> None:
+    names.set(app=[address("a"), address("b")])
+    admin = free_port()
+    instance = start(apps.upstream(), apps["e"], workers=1, admin={"listen": f"127.0.0.1:{admin}"})
+    body = json.dumps({"upstream": f"http://app.test:{apps.port}"}).encode()
+    fields = [(b"Content-Type", b"application/json")]
+    assert fetch(admin, b"/drain", method=b"POST", host=b"localhost", fields=fields, body=body).status == 200
+    names.set(app=[address("c")])
+    instance.wait_for_log(rf"upstream .*\[{address('c')}\] drains: asked by the admin API")
+    assert who(instance, 10) == {"e": 10}
+    assert fetch(admin, b"/undrain", method=b"POST", host=b"localhost", fields=fields, body=body).status == 200
+    wait_for_answers(instance, "c", "e")

@@ -274,3 +274,20 @@ def test_a_drain_that_is_asked_wrongly_changes_nothing(minato: StartMinato, orig
     assert status == 404 and app.url in answer["error"]
     assert fetch(admin, b"/drain", host=b"localhost").status == 405
     assert spread(instance.port, 2) == {b"app": 2}
+
+
+def test_a_pooled_connection_gone_stale_sends_nobody_to_a_backup(minato: StartMinato, origin: MakeApp) -> None:
+    main, spare = origin(name="main"), origin(name="spare")
+    answered: set[int] = set()
+
+    def once(connection: OriginConnection, request: Request) -> None:
+        if connection.number in answered:
+            connection.close()
+            return
+        answered.add(connection.number)
+        connection.send(b"HTTP/1.1 200 OK\r\nX-Origin: main\r\nContent-Length: 0\r\n\r\n")
+
+    main.routes[b"/"] = once
+    instance = minato(main, {"host": spare.url, "health_uri": "/health", "backup": True})
+    assert spread(instance.port, 8) == {b"main": 8}
+    assert len(answered) == 8

@@ -208,3 +208,26 @@ def test_fork_while_another_thread_logs_leaves_the_child_able_to_log(pipe: Pipe)
         thread.join()
         os.close(devnull)
     assert pipe.read().count(b": child\n") == 20
+
+
+def test_two_threads_may_wait_for_a_reader_that_lags() -> None:
+    pipe = Pipe()
+    pipe.fill()
+    os.set_blocking(pipe.write_fd, True)
+    handler = LineHandler(pipe.write_fd)
+    errors: list[Exception] = []
+    together = threading.Barrier(2)
+
+    def say() -> None:
+        together.wait(5)
+        try:
+            handler.emit(logging.LogRecord("minato.x", logging.INFO, "", 0, "hello", None, None))
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=say) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
