@@ -273,7 +273,7 @@ def test_boards_of_an_old_master_that_is_gone_are_removed(monkeypatch: pytest.Mo
     predecessor = from_link(theirs)
     theirs.close()
     loop = Loop()
-    predecessor.attach(loop, Purges(loop, NoWorkers()))  # type: ignore[arg-type]
+    predecessor.attach(loop, Purges(loop, NoWorkers()), lambda keys, on: None)  # type: ignore[arg-type]
     loop.turn(0.1)
     assert not removed
     ours.close()
