@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -70,6 +71,7 @@ def test_those_who_complete_a_part_each_on_its_own_all_get_the_whole(client: Cli
     head, rest = part(5, 9)[:-5], part(5, 9)[-5:]
     for connection in connections:
         connection.send(head)
+    time.sleep(0.1)  # all heads are read: one read after the first whole was stored would be asked for again
     for connection in connections:
         connection.send(rest)
         gate.done(connection)
