@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import random
-import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -49,6 +48,7 @@ class Naming:
         fork_lock: AbstractContextManager[object],
         lookup: Lookup | None,
     ) -> None:
+        self._loop = loop  # its clock forgives pauses: a resolver that was not waited for is not late
         self._supervisor = supervisor
         self._boards = boards
         self._fork_lock = fork_lock
@@ -79,14 +79,14 @@ class Naming:
         self._preparing = config
         hosts = {upstream.host for service in config.services for upstream in service.upstreams}
         self._prepared_hosts = {host for host in hosts if resolve_numeric(host, 0) is None}
-        self._prepared_since_s = now_s = time.monotonic()
+        self._prepared_since_s = now_s = self._loop.now_s
         self._watch(now_s)
         self._names.want(self._prepared_hosts, now_s)
 
     def is_prepared(self) -> bool:
         """Tell whether all have answered, or have had time enough."""
         since_s = self._prepared_since_s
-        waited_s = time.monotonic() - since_s
+        waited_s = self._loop.now_s - since_s
         if waited_s >= self._dns.timeout_s:
             return True
         may_go_on = waited_s >= KNOWN_WAIT_S and self._dns.interval_s
@@ -108,7 +108,7 @@ class Naming:
 
     def advance(self) -> None:
         """Take in answers, ask for what is due, and pass on what has changed. Never waits."""
-        now_s = time.monotonic()
+        now_s = self._loop.now_s
         self._watch(now_s)
         news = [
             self._names.answer(one.host, one.addresses, one.reason, now_s, self._rng.random())

@@ -104,6 +104,7 @@ class Rig:
 
     def advance_until(self, condition: Callable[[], object], timeout_s: float = 10.0) -> None:
         def step() -> object:
+            self.loop.refresh()
             self.naming.advance()
             return condition()
 
@@ -141,6 +142,15 @@ def named(*upstreams: Any, dns: DnsConfig = DNS) -> Config:
 
 def up(generation: Any, address: str) -> None:
     generation.board.set_health(generation.places.columns[APP.at(address).key], True)
+
+
+def test_time_in_which_the_master_did_not_run_is_no_waiting_for_names(rig: Rig) -> None:
+    rig.hangs.clear()
+    rig.naming.prepare(named())
+    time.sleep(DNS.timeout_s)  # the loop's clock, which forgives it, does not show it
+    assert not rig.naming.is_prepared()
+    rig.loop.now_s += DNS.timeout_s
+    assert rig.naming.is_prepared()
 
 
 def test_config_without_names_is_prepared_at_once(rig: Rig) -> None:
