@@ -151,11 +151,6 @@ class Flight:
         return self.state is FlightState.OVERRUN
 
     @property
-    def is_shared(self) -> bool:
-        """Whether anybody takes the response as it arrives."""
-        return bool(self._sharing)
-
-    @property
     def must_hold_back(self) -> bool:
         """Whether the response is to be held back for followers that are behind.
 

@@ -132,10 +132,6 @@ class Rollover:
         """Say that the step just returned cannot be done (an address in use, no shared memory)."""
         self._abandon(Reason.UNUSABLE)
 
-    def seconds_left(self, mono_s: float) -> float:
-        """Return the seconds until the present phase times out; infinity where nothing does."""
-        return max(self._deadline_s - mono_s, 0.0)
-
     def _begin(self, facts: Facts) -> Step:
         # Each generation that drains holds processes; without a bound, a HUP a second beside one long download would
         # pile them up.

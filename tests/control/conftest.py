@@ -1,4 +1,4 @@
-"""Instances of the stand-in that end with their test."""
+"""Instances of the stand-in that end with their test, and the plain one that most tests begin with."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.control.runner import Instance
+from tests.control.runner import Instance, write_config
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -22,3 +23,29 @@ def start() -> Iterator[Callable[..., Instance]]:
     yield start_instance
     for instance in instances:
         instance.stop()
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return tmp_path / "config.yaml"
+
+
+@pytest.fixture
+def extra() -> str:
+    """What the config says besides; for test modules to override."""
+    return ""
+
+
+@pytest.fixture
+def port(config: Path, extra: str) -> int:
+    """The port of the config's one service; the config is written."""
+    port = free_port()
+    write_config(config, port, extra=extra)
+    return port
+
+
+@pytest.fixture
+def minato(start: Callable[..., Instance], config: Path, port: int) -> Instance:
+    instance = start(config)
+    instance.wait_ready()
+    return instance

@@ -32,11 +32,6 @@ def write(config: Path, port: int, admin: int | None, workers: int = 2, extra: s
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Path:
-    return tmp_path / "config.yaml"
-
-
-@pytest.fixture
 def port(config: Path) -> int:
     return free_port()
 

@@ -21,22 +21,8 @@ Start = Callable[..., Instance]
 
 
 @pytest.fixture
-def config(tmp_path: Path) -> Path:
-    return tmp_path / "config.yaml"
-
-
-@pytest.fixture
-def port(config: Path) -> int:
-    port = free_port()
-    write_config(config, port, extra="timeouts: {upgrade: 20, drain: 5}")
-    return port
-
-
-@pytest.fixture
-def minato(start: Start, config: Path, port: int) -> Instance:
-    instance = start(config)
-    instance.wait_ready()
-    return instance
+def extra() -> str:
+    return "timeouts: {upgrade: 20, drain: 5}"
 
 
 @contextlib.contextmanager

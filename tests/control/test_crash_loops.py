@@ -18,11 +18,6 @@ Start = Callable[..., Instance]
 CRASHING = "limits: {connections: 666}"
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    return tmp_path / "config.yaml"
-
-
 def health(port: int) -> dict[str, object]:
     with urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=WAIT_S) as answer:
         content = json.load(answer)

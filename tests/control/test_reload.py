@@ -18,25 +18,6 @@ from tests.ports import free_port
 Start = Callable[..., Instance]
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    return tmp_path / "config.yaml"
-
-
-@pytest.fixture
-def port(config: Path) -> int:
-    port = free_port()
-    write_config(config, port)
-    return port
-
-
-@pytest.fixture
-def minato(start: Start, config: Path, port: int) -> Instance:
-    instance = start(config)
-    instance.wait_ready()
-    return instance
-
-
 @contextlib.contextmanager
 def origin_server() -> Iterator[int]:
     """Serve 200 to everybody on a port of its own; probes come one connection each."""

@@ -17,11 +17,6 @@ from tests.ports import free_port
 Start = Callable[..., Instance]
 
 
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    return tmp_path / "config.yaml"
-
-
 def test_ready_line_titles_and_answers(start: Start, config: Path) -> None:
     port = free_port()
     write_config(config, port)

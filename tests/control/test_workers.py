@@ -8,25 +8,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import pytest
-
 from minato.control.generation import SPARE_ROWS
 from tests.control.runner import Instance, ask, connect, finish, read_answer, title, write_config
 from tests.ports import free_port
 
 Start = Callable[..., Instance]
-
-
-@pytest.fixture
-def config(tmp_path: Path) -> Path:
-    return tmp_path / "config.yaml"
-
-
-@pytest.fixture
-def port(config: Path) -> int:
-    port = free_port()
-    write_config(config, port)
-    return port
 
 
 def test_killed_worker_is_replaced_at_once(start: Start, config: Path, port: int) -> None:
