@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import signal
 import socket
+import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from minato.config.model import ListenAddress
 from minato.control.admin.client import post
 
-from .harness import App, Minato, fetch, free_port, make_config, request_bytes, service
+from .harness import App, Minato, Origin, fetch, free_port, make_config, request_bytes, service, wait_until
 from .test_dropped_addresses import begin_handshake, finish_handshake, listen_again, move_service
+from .test_queue import SlowOrigin, ask
+from .test_supervision import Caller
 
 StartMinato = Callable[..., Minato]
 MakeApp = Callable[..., App]
@@ -101,3 +105,34 @@ def test_purge_reaches_the_first_of_three_masters(minato: StartMinato, origin: M
         app.routes[b"/page"] = answer(b"new")
         admin_post(admin, "/purge", {"all": True})
         assert client.request(target=b"/page").body == b"new"
+
+
+def test_requests_that_wait_for_room_are_served_after_an_upgrade(
+    minato: StartMinato, origin: Callable[..., Origin]
+) -> None:
+    gate = threading.Event()
+    app = origin(SlowOrigin(gate=gate))
+    instance = minato({"host": app.url, "health_uri": "/health", "max_connections": 1}, workers=2)
+    targets = [b"/%d" % number for number in range(8)]
+    with ThreadPoolExecutor(1) as pool:
+        answers = pool.submit(ask, instance, targets)
+        wait_until(lambda: app.requests, "the first request at the upstream")
+        instance.upgrade()
+        gate.set()
+        assert answers.result(20) == [(200, target) for target in targets]
+
+
+def test_upgrades_while_workers_are_recycled_lose_nothing(minato: StartMinato, origin: MakeApp) -> None:
+    instance = minato(origin(name="a"), workers=2, recycle={"requests": 50, "jitter": 0})
+    stop = threading.Event()
+    callers = [Caller(instance.port, stop) for _ in range(3)]
+    for caller in callers:
+        caller.start()
+    for _ in range(2):
+        instance.wait_for_log("is replaced", 20, len(instance.lines))
+        instance.upgrade()
+    stop.set()
+    for caller in callers:
+        caller.join(10)
+    assert [failure for caller in callers for failure in caller.failures] == []
+    assert all(caller.answers > 50 for caller in callers)
