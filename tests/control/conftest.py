@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
+from tests.control.health_bench import Bench
 from tests.control.runner import Instance, write_config
 from tests.ports import free_port
 
@@ -49,3 +51,9 @@ def minato(start: Callable[..., Instance], config: Path, port: int) -> Instance:
     instance = start(config)
     instance.wait_ready()
     return instance
+
+
+@pytest.fixture
+def bench() -> Iterator[Bench]:
+    with ExitStack() as stack:
+        yield Bench(stack)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -20,8 +19,8 @@ from minato.decide.health import Health, ProbeResult
 from minato.decide.outliers import Outcomes
 from minato.decide.standing import Standing
 from minato.net.loop import Loop
+from tests.control.health_bench import Bench, addresses_of, by_key, messages
 from tests.control.health_origin import QUICK, Origin, make_upstream
-from tests.control.test_health_checker import Bench, addresses_of, by_key, messages
 from tests.net.support import Clock
 
 OK, FAILED = ProbeResult(True), ProbeResult(False, "status 500, expected 200")
@@ -134,12 +133,6 @@ def test_each_standing_is_told_with_its_reason() -> None:
 
 
 # With the thread
-
-
-@pytest.fixture
-def bench() -> Iterator[Bench]:
-    with ExitStack() as stack:
-        yield Bench(stack)
 
 
 def watch(bench: Bench, *origins: Origin, passive: PassiveHealthConfig, config: HealthConfig = QUICK) -> HealthChecker:
