@@ -13,8 +13,10 @@ Matches = Callable[[PrimaryKey, Fields], bool]
 """``(key, fields)`` -> whether a purge is about such a response."""
 
 _MAX_PURGES = 256
+MAX_RECENT_CHANGES = 1024
+"""Changed resources that are known each; some 200 bytes for one."""
 PLACES = 4096
-"""For changed resources; 16 bytes each."""
+"""For those that changed before them; 8 bytes each."""
 
 _CLOCK_SLACK_S = 60.0
 
@@ -69,31 +71,25 @@ class PurgeLog:
 class ChangeLog:
     """When unsafe requests changed resources.
 
-    A resource has the place that its hash gives it, and is known there by the whole of the hash. Where two changed
-    ones share a place, the older change is kept as one of any resource of that place: a response that could have been
-    stored is not, if it was asked for before that.
+    The latest ones are known each by the hash of its resource. Of older ones only the place that the hash gives is
+    kept, as a change of any resource of that place: a response that could have been stored is not, if it was asked for
+    before that.
     """
 
     def __init__(self) -> None:
-        self._names = array("q", bytes(8 * PLACES))
-        # Wall clocks: of that resource's latest change, of the one before it at another moment, and of another's.
-        self._latest_s = array("d", bytes(8 * PLACES))
-        self._before_s = array("d", bytes(8 * PLACES))
-        self._others_s = array("d", bytes(8 * PLACES))
-        self._is_empty = True
+        # Wall clocks: of that resource's latest change, and of the one before it at another moment; oldest first.
+        self._recent: dict[int, tuple[float, float]] = {}
+        self._older_s = array("d", bytes(8 * PLACES))  # the latest of each place
 
     def note(self, resource: ResourceKey, now_s: float) -> None:
         """Remember that it changed at that moment, a wall clock."""
-        name = hash(resource)
-        place = name % PLACES
-        if self._names[place] != name:
-            self._others_s[place] = max(self._others_s[place], self._latest_s[place])
-            self._names[place] = name
-            self._latest_s[place] = 0.0
-        if self._latest_s[place] != now_s:
-            self._before_s[place] = self._latest_s[place]
-            self._latest_s[place] = now_s
-        self._is_empty = False
+        recent, name = self._recent, hash(resource)
+        latest_s, before_s = recent.pop(name, (0.0, 0.0))
+        recent[name] = (now_s, before_s if latest_s == now_s else latest_s)
+        if len(recent) > MAX_RECENT_CHANGES:
+            oldest = next(iter(recent))
+            place = oldest % PLACES
+            self._older_s[place] = max(self._older_s[place], recent.pop(oldest)[0])
 
     def covers(
         self, resource: ResourceKey, *, request_time_s: float, response_time_s: float, is_change: bool = False
@@ -102,14 +98,13 @@ class ChangeLog:
 
         ``is_change``: it is itself the response to the latest change, whose news it brings.
         """
-        if self._is_empty:
+        if not self._recent:
             return False
         if response_time_s < request_time_s:
             return True
         name = hash(resource)
-        place = name % PLACES
         latest_s = response_time_s + _CLOCK_SLACK_S  # one that is ahead of that was noted before the clock was set back
-        if request_time_s < self._others_s[place] <= latest_s:
+        if request_time_s < self._older_s[name % PLACES] <= latest_s:
             return True
-        changes_s = self._before_s if is_change else self._latest_s
-        return self._names[place] == name and request_time_s < changes_s[place] <= latest_s
+        changes_s = self._recent.get(name)
+        return changes_s is not None and request_time_s < changes_s[is_change] <= latest_s

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from minato.caching import NotStored, StoredResponse
-from minato.caching.pending import PLACES, ChangeLog
+from minato.caching.pending import MAX_RECENT_CHANGES, PLACES, ChangeLog
 from tests.caching.helpers import NOW_S, begin, fields_of, make_cache, make_head, make_request, must_store, store
 
 FRESH = "Cache-Control: max-age=60"
@@ -54,23 +54,42 @@ def test_a_change_of_what_location_names_is_remembered_too() -> None:
     assert begin(cache, make_request(), make_head(FRESH), at_s=NOW_S + 2, delay_s=2) is NotStored.INVALIDATED
 
 
-def test_every_change_is_remembered_however_many_follow_in_the_same_memory() -> None:
+def test_every_change_is_remembered_however_many_follow_in_bounded_memory() -> None:
     log = ChangeLog()
-    resources = [(0, b"http", b"a", b"/%d" % number) for number in range(3 * PLACES)]
+    resources = [(0, b"http", b"a", b"/%d" % number) for number in range(3 * (MAX_RECENT_CHANGES + PLACES))]
     for number, resource in enumerate(resources):
         log.note(resource, NOW_S + number)
     for number, resource in enumerate(resources):
         assert log.covers(resource, request_time_s=NOW_S + number - 1, response_time_s=NOW_S + 99_999)
-    assert {len(one) for one in (log._names, log._latest_s, log._before_s, log._others_s)} == {PLACES}
+    assert (len(log._recent), len(log._older_s)) == (MAX_RECENT_CHANGES, PLACES)
 
 
-def test_few_changes_keep_few_other_responses_from_being_stored() -> None:
+def test_as_many_changes_as_are_known_each_keep_no_other_response_from_being_stored() -> None:
     log = ChangeLog()
-    for number in range(100):
+    for number in range(MAX_RECENT_CHANGES):
         log.note((0, b"http", b"a", b"/%d" % number), NOW_S)
-    others = [(0, b"http", b"b", b"/%d" % number) for number in range(1000)]
-    covered = [log.covers(other, request_time_s=NOW_S - 1, response_time_s=NOW_S + 1) for other in others]
-    assert sum(covered) < 30
+    others = [(0, b"http", b"b", b"/%d" % number) for number in range(10_000)]
+    assert not any(log.covers(other, request_time_s=NOW_S - 1, response_time_s=NOW_S + 1) for other in others)
+
+
+def test_a_change_forgotten_for_newer_ones_still_counts_against_the_response_to_the_next_change() -> None:
+    log = ChangeLog()
+    log.note(RESOURCE, NOW_S)
+    for number in range(MAX_RECENT_CHANGES):
+        log.note((0, b"http", b"a", b"/%d" % number), NOW_S + 1)
+    log.note(RESOURCE, NOW_S + 2)
+    assert log.covers(RESOURCE, request_time_s=NOW_S - 1, response_time_s=NOW_S + 2, is_change=True)
+
+
+def test_a_resource_that_changes_again_and_again_is_no_older_than_its_latest_change() -> None:
+    log = ChangeLog()
+    for number in range(MAX_RECENT_CHANGES):
+        log.note((0, b"http", b"a", b"/%d" % number), NOW_S + number)
+        log.note(RESOURCE, NOW_S + number)
+    at_s = NOW_S + MAX_RECENT_CHANGES - 1
+    assert log.covers(RESOURCE, request_time_s=at_s - 0.5, response_time_s=at_s + 1)
+    assert not log.covers(RESOURCE, request_time_s=at_s, response_time_s=at_s + 1)
+    assert not log.covers(RESOURCE, request_time_s=at_s - 0.5, response_time_s=at_s + 1, is_change=True)
 
 
 def test_a_clock_that_was_set_back_lets_changes_go_and_keeps_what_was_on_its_way_out() -> None:
