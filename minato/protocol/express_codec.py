@@ -357,16 +357,18 @@ class ExpressClientCodec(_Reader[H11ClientCodec]):
         if not isinstance(facts, ResponseFacts):
             return self._hand_over_now()
         status, reason = status_line
-        framing = facts.framing
+        framing, keep_alive = facts.framing, facts.keep_alive
         if self._method == b"HEAD" or status in _NO_BODY:
             if status == 204 and framing is not Framing.NONE:
                 return self._hand_over_now()
+            if framing is _CHUNKED or facts.length_bytes:
+                keep_alive = False  # as in semantics
             framing = Framing.NONE
         elif framing is Framing.NONE:
             return self._hand_over_now()  # framed by the end of the connection
         elif status == _RESET_CONTENT and (framing is _CHUNKED or facts.length_bytes):
             return self._hand_over_now()
-        head = ResponseHead(status, reason, 11, block, framing, facts.length_bytes, facts.keep_alive)
+        head = ResponseHead(status, reason, 11, block, framing, facts.length_bytes, keep_alive)
         if self._method != b"HEAD" and len(raw) <= _MAX_HEAD_BYTES:
             self._heads.offer(raw, head)
         self._begin_body(head, end + 4)

@@ -85,6 +85,9 @@ def make_response_head(
         keep_alive = keep_alive and framing == _NO_BODY
         kind, length_bytes = _NO_BODY
     elif status == _NOT_MODIFIED or method == b"HEAD":
+        # They may name the framing of a body that does not come. Should it come after all, and late, nothing would tell
+        # it from the response to the next request (RFC 9112, 6.3).
+        keep_alive = keep_alive and framing in (None, _NO_BODY)
         kind = Framing.NONE
     elif kind is Framing.CLOSE:
         keep_alive = False

@@ -17,9 +17,9 @@ GET = request_bytes()
 
 
 @contextlib.contextmanager
-def serving(script: Script) -> Iterator[tuple[Proxy, Origin]]:
+def serving(script: Script, *, express: bool = True) -> Iterator[tuple[Proxy, Origin]]:
     origin = Origin(script)
-    proxy = Proxy(origin.port, retries=0)
+    proxy = Proxy(origin.port, retries=0, express=express)
     try:
         yield proxy, origin
     finally:
@@ -140,22 +140,49 @@ def test_an_answer_in_the_middle_of_a_flood_of_upload_reaches_the_client() -> No
 
 
 @pytest.mark.parametrize(
-    ("method", "response", "length"),
+    ("method", "response", "length", "connections"),
     [
-        (b"HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", b"5"),
-        (b"HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", None),
-        (b"HEAD", b"HTTP/1.1 200 OK\r\n\r\n", None),
-        (b"GET", b"HTTP/1.1 204 No Content\r\n\r\n", None),
-        (b"GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: x\r\n\r\n", b"5"),
+        (b"HEAD", b"HTTP/1.1 200 OK\r\n\r\n", None, 1),
+        (b"HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", b"0", 1),
+        (b"GET", b"HTTP/1.1 204 No Content\r\n\r\n", None, 1),
+        (b"GET", b"HTTP/1.1 304 Not Modified\r\nETag: x\r\n\r\n", None, 1),
+        # What names a body may be followed by it, though it must not.
+        (b"HEAD", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", b"5", 3),
+        (b"HEAD", b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", None, 3),
+        (b"GET", b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: x\r\n\r\n", b"5", 3),
     ],
 )
-def test_bodiless_responses_keep_both_connections(method: bytes, response: bytes, length: bytes | None) -> None:
+def test_bodiless_responses_keep_the_clients_connection(
+    method: bytes, response: bytes, length: bytes | None, connections: int
+) -> None:
     with serving(respond_always(response)) as (proxy, origin), proxy.client() as client:
         for _ in range(3):
             answer = client.request(method)
             assert (answer.body, answer.get(b"content-length"), answer.says_close()) == (b"", length, False)
             assert not answer.values(b"transfer-encoding")
-        assert len(origin.connections) == 1
+        assert len(origin.connections) == connections
+
+
+@pytest.mark.parametrize("express", [True, False])
+@pytest.mark.parametrize("method", [b"HEAD", b"GET"])
+def test_a_body_that_must_not_come_and_comes_late_answers_no_other_request(method: bytes, express: bool) -> None:
+    status = b"200 OK" if method == b"HEAD" else b"304 Not Modified"
+    evil = hello(b"evil")
+    head = b"HTTP/1.1 %b\r\nContent-Length: %d\r\n\r\n" % (status, len(evil))
+
+    def script(connection: OriginConnection) -> None:
+        answer = hello(b"good")
+        while (request := connection.read_request()) is not None:
+            if request.target == b"/bodiless":
+                connection.send(head)
+                answer = evil  # once the next request came on the same connection, nobody can tell what it is
+            else:
+                connection.send(answer)
+
+    with serving(script, express=express) as (proxy, _), proxy.client() as client:
+        for _ in range(3):
+            assert client.request(method, target=b"/bodiless").body == b""
+            assert client.request(target=b"/next").body == b"good"
 
 
 def test_bytes_behind_a_response_do_not_reach_the_next_client() -> None:
