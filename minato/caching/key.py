@@ -30,7 +30,11 @@ _WRITTEN_BY_PROXY = frozenset(
 _PREFERENCES = frozenset({b"accept-encoding", b"accept-language", b"accept-charset"})
 # Values that are one text and no list: a comma in them is nothing but a comma.
 _NO_LISTS = frozenset({b"cookie", b"user-agent", b"referer", b"authorization", b"date", b"if-modified-since"})
-_QUOTED_OR_COMMA = re.compile(rb'("(?:[^"\\]|\\.)*")|[ \t]*,[ \t]*', re.DOTALL)
+# What stays as it is, or a comma. What is no member's end is read once, an open quoted string up to the end included.
+_QUOTED_OR_COMMA = re.compile(
+    rb'("(?:[^"\\]++|\\.?+)*+(?:"|\Z)|[ \t]++(?!,))|[ \t]*+,[ \t]*+',
+    re.DOTALL,
+)
 _WEIGHT = re.compile(rb"q=(?:(1)(?:\.0{0,3})?|(0(?:\.\d{0,3})?))")
 
 

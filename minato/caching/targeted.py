@@ -20,7 +20,7 @@ SURROGATE = b"surrogate-control"
 """The older field of the same purpose (Edge Architecture Specification), where there is none of the target list."""
 
 _CONTROLS = frozenset({b"cache-control", SURROGATE, *TARGET_LIST})
-_SURROGATE_TARGET = re.compile(rb"[ \t]*;[ \t]*([!#$%&'*+.^_`|~0-9A-Za-z-]+)[ \t]*$")
+_TOKEN = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # "max-age=3600+600": fresh for an hour, and stale for ten minutes more; the second number is not used here.
 _SURROGATE_STALE = re.compile(rb"^([ \t]*max-age=\d+)\+\d+", re.IGNORECASE)
 _NUMBERS = frozenset({b"max-age", b"s-maxage", b"stale-while-revalidate", b"stale-if-error"})
@@ -78,9 +78,9 @@ def _read_surrogate(lines: list[bytes]) -> list[Directive]:
     directives: list[Directive] = []
     for line in lines:
         for member in line.split(b","):
-            target = _SURROGATE_TARGET.search(member)
-            if target is None:
+            said, semicolon, target = (part.strip(b" \t") for part in member.rpartition(b";"))
+            if not semicolon or not _TOKEN.fullmatch(target):
                 directives += parse_directives(_SURROGATE_STALE.sub(rb"\1", member))
-            elif target[1] == _OWN_TARGET:
-                directives += parse_directives(_SURROGATE_STALE.sub(rb"\1", member[: target.start()]))
+            elif target == _OWN_TARGET:
+                directives += parse_directives(_SURROGATE_STALE.sub(rb"\1", said))
     return directives

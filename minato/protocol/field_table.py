@@ -8,8 +8,10 @@ from typing import Final, Generic, TypeVar
 from minato.protocol.fields import MAX_LINES, FieldBlock, FieldLine
 
 # What guard and h11 accept together: a token, a colon, a value of visible characters, obs-text and inner white space.
+# Nothing is gone back over (possessive quantifiers): a run of white space in front of what does not match is read once.
 _LINE: Final = re.compile(
-    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*((?:[\x21-\x7e\x80-\xff]+(?:[ \t]+[\x21-\x7e\x80-\xff]+)*)?)[ \t]*"
+    rb"([!#$%&'*+.^_`|~0-9A-Za-z-]++):[ \t]*+"
+    rb"((?:[\x21-\x7e\x80-\xff]++(?:[ \t]++[\x21-\x7e\x80-\xff]++)*+)?+)[ \t]*+"
 )
 # All that a field value may hold (RFC 9110, 5.5): whatever is made of it alone is a valid one.
 _VALUE: Final = re.compile(rb"[\t\x20-\x7e\x80-\xff]*")
