@@ -19,12 +19,22 @@ _ABOUT_CONTENT = _NOT_IN_304 | {b"etag", b"last-modified", b"cache-control", b"e
 
 @dataclass(slots=True)
 class CachedAnswer:
-    """A response made of a stored one. ``body`` is empty for HEAD, 304 and 204, where Content-Length may say more."""
+    """A response made of a stored one.
+
+    Attributes:
+        body: empty for HEAD, 304 and 204, where Content-Length may say more.
+        more: what comes behind it, piece by piece.
+    """
 
     status: int
     reason: bytes
     fields: Fields
     body: bytes | memoryview
+    more: tuple[bytes | memoryview, ...] = ()
+
+    @property
+    def body_bytes(self) -> int:
+        return len(self.body) + sum(map(len, self.more))
 
 
 def make_answer(request: CacheRequest, stored: StoredResponse, now_s: float, cache_status: bytes) -> CachedAnswer:
@@ -77,10 +87,8 @@ def _partial(stored: StoredResponse, wanted: list[ByteRange], own: Fields) -> Ca
 
 
 def _multipart(stored: StoredResponse, wanted: list[ByteRange], pieces: list[memoryview], own: Fields) -> CachedAnswer:
-    """Several ranges: RFC 9110, 15.3.7.2 and 14.6."""
-    body = b"".join(pieces)
-    # Nobody can write a content that holds its own digest: the boundary is not found in it.
-    boundary = hashlib.sha256(body).hexdigest()[:40].encode()
+    """Several ranges: RFC 9110, 15.3.7.2 and 14.6. The content is not copied: many clients may be slow to take it."""
+    boundary = _boundary(stored)
     content_type = first_value(list(stored.fields), b"content-type")
     label = b"content-type: %b\r\n" % content_type if content_type is not None else b""
     front = b"--%b\r\n%bcontent-range: bytes %%d-%%d/%d\r\n\r\n" % (
@@ -88,16 +96,22 @@ def _multipart(stored: StoredResponse, wanted: list[ByteRange], pieces: list[mem
         label.replace(b"%", b"%%"),
         stored.complete_bytes,
     )
-    parts = [
-        front % (span.first, span.last) + bytes(piece) + b"\r\n" for span, piece in zip(wanted, pieces, strict=True)
-    ]
-    body = b"".join([*parts, b"--%b--\r\n" % boundary])
+    parts: list[bytes | memoryview] = []
+    for span, piece in zip(wanted, pieces, strict=True):
+        parts += [front % (span.first, span.last), piece, b"\r\n"]
+    answer = CachedAnswer(206, b"Partial Content", [], parts[0], (*parts[1:], b"--%b--\r\n" % boundary))
     fields = [field for field in stored.fields if field[0] not in OF_ONE_CONTENT and field[0] != b"content-type"]
     own += [
         (b"content-type", b"multipart/byteranges; boundary=" + boundary),
-        (b"content-length", b"%d" % len(body)),
+        (b"content-length", b"%d" % answer.body_bytes),
     ]
-    return CachedAnswer(206, b"Partial Content", fields + own, body)
+    answer.fields = fields + own
+    return answer
+
+
+def _boundary(stored: StoredResponse) -> bytes:
+    """Return what the content does not hold: the hash of bytes is another one in each process, which nobody knows."""
+    return hashlib.sha256(b"%d %d" % (hash(stored.key), stored.serial)).hexdigest()[:40].encode()
 
 
 def _belongs_in_304(name: bytes, stored: StoredResponse) -> bool:

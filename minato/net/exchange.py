@@ -276,10 +276,12 @@ class Exchange(Sharing):
         if not bodiless:
             framing = Framing.LENGTH
             fields = [field for field in fields if field[0] != b"content-length"]
-        body = answer.body
-        head = self._send_head(answer.status, answer.reason, render.render_lines(fields), framing, len(body))
+        body, size = answer.body, answer.body_bytes
+        head = self._send_head(answer.status, answer.reason, render.render_lines(fields), framing, size)
         self._client.write(body)
-        self._body_bytes_down = len(body)
+        for piece in answer.more:
+            self._client.write(piece)
+        self._body_bytes_down = size
         if self._cache is not None and self._cache.hit is not None and self._persistence is Persistence.KEEP:
             keep_hot(self._context, self._client, self.head, self._cache.hit, head, body)
         self._end("")

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minato.caching import CachedAnswer, LookupReason, render_forwarded
+from minato.caching.answer import make_answer
 from minato.caching.key import PrimaryKey
 from minato.caching.ranges import UNSATISFIABLE, parse_ranges
 from minato.caching.status import render_key
@@ -117,16 +118,27 @@ def test_several_ranges_are_a_multipart_in_the_order_asked_for() -> None:
     assert field_values(answer.fields, b"content-type") == [content_type]
     assert content_type.startswith(b"multipart/byteranges; boundary=")
     boundary = content_type.partition(b"=")[2]
+    body = b"".join([answer.body, *answer.more])
     assert (
-        bytes(answer.body)
+        body
         == b"".join(
             b"--%b\r\ncontent-type: a/b; c=100%%\r\ncontent-range: bytes %b/10\r\n\r\n%b\r\n" % (boundary, at, data)
             for at, data in ((b"8-9", b"89"), (b"0-1", b"01"), (b"3-3", b"3"))
         )
         + b"--%b--\r\n" % boundary
     )
-    assert field_values(answer.fields, b"content-length") == [b"%d" % len(answer.body)]
+    assert field_values(answer.fields, b"content-length") == [b"%d" % answer.body_bytes] == [b"%d" % len(body)]
     assert first_value(answer.fields, b"content-range") is None
+
+
+def test_clients_that_are_slow_to_take_several_ranges_share_the_stored_content() -> None:
+    stored = must_store(make_cache(), make_request(), make_head(FRESH), BODY)
+    request = make_request("Range: bytes=0-2,4-")
+    answers = [make_answer(request, stored, NOW_S, b"minato; hit") for _ in range(2)]
+    assert answers[0].more == answers[1].more
+    shared = [piece for piece in answers[0].more if isinstance(piece, memoryview)]
+    assert [bytes(piece) for piece in shared] == [b"012", b"456789"]
+    assert all(piece.obj is stored.body for piece in shared)
 
 
 @given(st.lists(st.tuples(st.integers(0, 60), st.integers(0, 60)), min_size=1, max_size=16), st.integers(1, 50))

@@ -20,7 +20,24 @@ _SLACK = 9.0  # four times the bytes: 4 is linear, 16 is quadratic
 _LEAST_S = 0.001  # what takes less holds nobody up
 
 _VALUES = [b"a,b%bc", b'a,"%b', b"a,%b", b"%b;a", b"max-age=1%b", b"max-age=1%b;x", b'"a", %b', b"bytes=0-1%b,2-3"]
-_RUNS = [b" ", b"\t ", b",", b" ,", b'\\"', b'"', b"a", b"a ", b";", b"=", b"1", b"1-1,", b'"a"', b'"a", ', b"W/", b"a=b,"]
+_RUNS = [
+    b" ",
+    b"\t ",
+    b",",
+    b" ,",
+    b'\\"',
+    b'"',
+    b"a",
+    b"a ",
+    b";",
+    b"=",
+    b"1",
+    b"1-1,",
+    b'"a"',
+    b'"a", ',
+    b"W/",
+    b"a=b,",
+]
 
 
 def _cpu_s(read: Callable[[], object]) -> float:
