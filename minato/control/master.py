@@ -111,6 +111,7 @@ class Master:
         )
         self._admin = AdminEndpoint(self._loop, routes)
         self._supervisor.forget = self._forget
+        self._supervisor.draining_before = self._predecessor.count_draining
         self._naming = Naming(self._loop, self._supervisor, self._boards, self._checker.fork_lock, lookup)
         self._rollover = RolloverDriver(
             supervisor=self._supervisor,
@@ -158,6 +159,8 @@ class Master:
                 self._supervisor.reap()
                 self._supervisor.murder()
                 self._upgrade.advance(can_begin=self._can_upgrade())
+                if self._state is _State.RETIRED:
+                    self._upgrade.tell_draining(self._count_draining())
                 if self._state is _State.RUNNING:
                     self._naming.advance()
                     if not self._upgrade.is_under_way:
@@ -369,6 +372,10 @@ class Master:
         self._supervisor.shed()
         self._predecessor.pass_on("shed")
         return is_reload_due
+
+    def _count_draining(self) -> int:
+        """Return what the new master has to know of those that drain: one without workers is a process yet."""
+        return max(len(self._supervisor.generations), 1) + self._predecessor.count_draining()
 
     def obey_successor(self, command: str) -> None:
         """Do what the new master was told: this one drains on its behalf."""

@@ -53,6 +53,7 @@ class Predecessor:
         self._is_given_up = False
         self._is_reload_due = False
         self._end_s = math.inf
+        self._draining = 1  # the one that serves now
         self._mark_drain: Callable[[Sequence[str], bool], object] = lambda keys, on: None
         self._peer: MasterPeer | None = None
         if link is None:
@@ -140,6 +141,11 @@ class Predecessor:
         if not self.is_master:
             self.send({"command": command})
 
+    def count_draining(self) -> int:
+        """Return how many generations of it and of masters before it have workers yet; a master counts as one."""
+        is_draining = not self.is_master and self._peer is not None and self._peer.is_linked
+        return self._draining if is_draining else 0
+
     def is_draining(self, now_s: float) -> bool:
         """Tell whether it is the master no more and has not ended, though it should have where it was told to."""
         return not self.is_master and self._peer is not None and self._peer.is_linked and now_s < self._end_s
@@ -181,6 +187,8 @@ class Predecessor:
         if "settled" in message.says:
             self._is_settled = True
             self._is_reload_due = bool(message.says.get("reload"))
+        elif "draining" in message.says:
+            self._draining = int(message.says["draining"])
         elif "drained" in message.says:
             drained = message.says["drained"]
             self._mark_drain(drained, True)

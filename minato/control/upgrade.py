@@ -76,6 +76,8 @@ class Upgrader:
         self._detail = ""  # what more there is to say of why it was given up
         self._end = ""  # how the new master ended
         self._drain_s = self._timeout_s = 0.0
+        self._is_waiting_logged = False
+        self._told_draining = 0
         supervisor.on_stranger = self._on_stranger
         self._steps: dict[Step, Callable[[], None]] = {
             Step.START: self._start,
@@ -115,8 +117,12 @@ class Upgrader:
             log.error("no upgrade: it is not known which Python runs this")
         elif self._plan.phase is Phase.ENDING:
             log.warning("no upgrade: the new master that was given up (pid %d) has not ended yet", self._pid)
+        elif self._plan.is_requested:
+            log.warning("no further upgrade: one waits already")
         elif not self._plan.request():
             log.warning("no upgrade: one is under way already")
+        else:
+            self._is_waiting_logged = False
 
     def advance(self, *, can_begin: bool) -> None:
         """Take every step that can be taken now.
@@ -128,6 +134,15 @@ class Upgrader:
             return
         while (step := self._plan.next_step(self._facts(can_begin))) is not Step.WAIT:
             self._steps[step]()
+        if can_begin and self._plan.is_requested and not self._is_waiting_logged:
+            self._is_waiting_logged = True
+            log.warning("the upgrade waits: %d older generations still drain", self._supervisor.draining())
+
+    def tell_draining(self, count: int) -> None:
+        """This master drains: have the new one know how many generations do, this master's and those before it."""
+        if count != self._told_draining:
+            self._told_draining = count
+            self._peer.send({"draining": count})
 
     def stop(self, *, fast: bool) -> None:
         """The master is stopping: end the new one first."""
@@ -160,6 +175,7 @@ class Upgrader:
             accepting=sum(worker.is_accepting for _, worker in self._supervisor.workers()),
             timeout_s=self._timeout_s,
             drain_s=self._drain_s,
+            draining=self._supervisor.draining(),
         )
 
     def _start(self) -> None:

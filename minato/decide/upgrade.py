@@ -11,6 +11,8 @@ import enum
 import math
 from dataclasses import dataclass
 
+from minato.decide.rollover import MAX_DRAINING_GENERATIONS
+
 HAND_OVER_TIMEOUT_S = 2.0
 # A master that ends closes the link a moment before its exit status can be had.
 LAST_WORDS_S = 1.0
@@ -78,6 +80,7 @@ class Facts:
         accepting: own workers that may still accept connections.
         timeout_s: how long the new master may take until it is ready.
         drain_s: how long a new master that has begun to serve may take to end.
+        draining: older generations that still have workers, those of older masters included.
     """
 
     mono_s: float
@@ -89,6 +92,7 @@ class Facts:
     accepting: int = 0
     timeout_s: float = 60.0
     drain_s: float = 30.0
+    draining: int = 0
 
 
 class Upgrade:
@@ -146,7 +150,8 @@ class Upgrade:
         return self.phase is Phase.ENDING
 
     def _begin(self, facts: Facts) -> Step:
-        if not self.is_requested or not facts.can_begin:
+        # As with reloads: a USR2 now and then beside long streams must not pile up masters without a bound.
+        if not self.is_requested or not facts.can_begin or facts.draining >= MAX_DRAINING_GENERATIONS:
             return Step.WAIT
         self.is_requested = False
         self.reason = Reason.NONE

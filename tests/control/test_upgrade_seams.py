@@ -16,6 +16,7 @@ import pytest
 from minato.config.model import ListenAddress
 from minato.control.admin.client import post
 from minato.control.purges import WAIT_S
+from minato.decide.rollover import MAX_DRAINING_GENERATIONS
 from tests.control.runner import Instance, ask, connect, finish, read_answer, write_config
 from tests.control.test_binary_upgrade import children, file, new_master, service_manager, wait_gone
 from tests.ports import free_port
@@ -222,3 +223,54 @@ def test_purge_is_not_answered_later_for_a_stop_that_was_before_it(start: Start,
     workers[0].resume()
     assert status != 200, told
     assert took_s < WAIT_S + 2
+
+
+def test_old_masters_that_drain_are_bounded_and_a_further_upgrade_waits(start: Start, config: Path) -> None:
+    """As older generations are: each is a process, and holds workers."""
+    port = free_port()
+    write_config(config, port, workers=1, extra="timeouts: {drain: 120}")
+    instance = start(config)
+    instance.wait_ready()
+    streams = []
+    for _ in range(MAX_DRAINING_GENERATIONS):
+        streams.append(connect(port))
+        time.sleep(0.1)  # it is accepted
+        instance.signal(signal.SIGUSR2)
+        instance.upgraded()
+    instance.signal(signal.SIGUSR2)
+    instance.wait_for("the upgrade waits: 8 older generations still drain")
+    instance.signal(signal.SIGUSR2)
+    instance.wait_for("no further upgrade: one waits already")
+    assert len([pid for pid in instance.masters if psutil.pid_exists(pid)]) == MAX_DRAINING_GENERATIONS + 1
+    assert ask(port)["gen"] == "1"
+    finish(streams.pop())  # the youngest but one; it waits for those before it, which are seven
+    time.sleep(0.5)
+    assert len([line for line in instance.log if line.startswith("minato: ready")]) == len(instance.masters)
+    finish(streams.pop(0))
+    instance.upgraded()
+    for stream in streams:
+        finish(stream)
+    assert instance.wait_exit() == 0
+
+
+def test_reload_waits_for_generations_of_older_masters_too(start: Start, config: Path) -> None:
+    port = free_port()
+    write_config(config, port, workers=1, extra="timeouts: {drain: 120}")
+    instance = start(config)
+    instance.wait_ready()
+    streams = []
+    for number in range(MAX_DRAINING_GENERATIONS):
+        streams.append(connect(port))
+        time.sleep(0.1)
+        if number == 5:
+            instance.signal(signal.SIGUSR2)
+            instance.upgraded()
+        else:
+            instance.signal(signal.SIGHUP)
+            instance.wait_for("generation . serves", count=number + (number < 5))
+    instance.signal(signal.SIGHUP)
+    instance.wait_for("the reload waits: 8 older generations still drain")
+    finish(streams.pop())
+    instance.wait_for("generation . serves", count=MAX_DRAINING_GENERATIONS)
+    for stream in streams:
+        finish(stream)
