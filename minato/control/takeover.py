@@ -19,9 +19,9 @@ from minato.control.peer import MasterPeer
 from minato.control.purges import Purges
 from minato.control.reexec import HANDOVER_VARIABLE
 from minato.control.system import remove_dead_boards
-from minato.decide.upgrade import Takeover, TakeoverFacts, TakeoverPhase, TakeoverStep
+from minato.decide.upgrade import HAND_OVER_TIMEOUT_S, Takeover, TakeoverFacts, TakeoverPhase, TakeoverStep
 from minato.errors import BootError
-from minato.net.loop import Loop
+from minato.net.loop import Loop, Timer
 
 log = logging.getLogger("minato.upgrade")
 
@@ -29,6 +29,8 @@ log = logging.getLogger("minato.upgrade")
 STATE_TIMEOUT_S = 10.0
 # Between the end of the link and that of the process that held it there is a moment.
 END_WAIT_S = 1.0
+# An old master that goes on answers a ready one in HAND_OVER_TIMEOUT_S at the most.
+TELL_WAIT_S = HAND_OVER_TIMEOUT_S + 1.0
 
 
 class NewMaster(Protocol):
@@ -56,6 +58,7 @@ class Predecessor:
         self._draining = 1  # the one that serves now
         self._mark_drain: Callable[[Sequence[str], bool], object] = lambda keys, on: None
         self._peer: MasterPeer | None = None
+        self._patience: Timer | None = None
         if link is None:
             self._plan.phase = TakeoverPhase.SERVING
 
@@ -117,6 +120,7 @@ class Predecessor:
         self._mark_drain = mark_drain
         # One that was killed has left its boards behind.
         sweep = loop.timer(remove_dead_boards)
+        self._patience = loop.timer(self._tell_wait)
         self._peer = MasterPeer(loop, purges, self._hear, lambda: sweep.set(END_WAIT_S))
         if self._link is not None:
             self._peer.connect(self._link, os.getppid())
@@ -130,6 +134,8 @@ class Predecessor:
             if step is TakeoverStep.SAY_READY:
                 kept = [[address.host, address.port] for address in master.addresses()]
                 self.send({"ready": True, "addresses": kept})
+                if self._patience is not None:
+                    self._patience.set(TELL_WAIT_S)
             elif step is TakeoverStep.TAKE_OVER:
                 master.take_over(reload=self._is_reload_due)
             else:
@@ -178,6 +184,14 @@ class Predecessor:
         if self._link is not None:
             with contextlib.suppress(OSError):
                 self._link.close()
+
+    def _tell_wait(self) -> None:
+        if self._plan.phase is TakeoverPhase.ASKING:
+            log.warning(
+                "the workers of this master serve, but it waits for the old master (pid %d), which does not answer: "
+                "it may be stopped (SIGCONT has it go on). Its workers serve, too, until it goes on or ends",
+                os.getppid(),
+            )
 
     def _facts(self, is_ready: bool) -> TakeoverFacts:
         is_linked = self._peer is not None and self._peer.is_linked

@@ -20,7 +20,7 @@ from minato.control.purges import Purges
 from minato.control.reexec import CommandLine
 from minato.control.rollover import Checker
 from minato.control.supervisor import Supervisor
-from minato.control.system import remove_dead_boards
+from minato.control.system import is_stopped, remove_dead_boards
 from minato.decide.standing import DrainedBy
 from minato.decide.upgrade import Facts, Phase, Reason, Said, Step, Upgrade
 from minato.net.loop import Loop
@@ -237,6 +237,8 @@ class Upgrader:
         # First: the service manager must know the new master before it hears from it.
         is_reload_due = self._master.settle(self._pid)
         self._peer.send({"settled": True, "reload": is_reload_due})
+        if is_stopped(self._pid):
+            log.warning("the new master (pid %d) is stopped; its workers serve, it sees to them after SIGCONT", self._pid)
 
     def _give_up(self) -> None:
         self._note_given_up()
