@@ -14,6 +14,7 @@ from minato.config.model import Config, ListenAddress, Service, Upstream
 from minato.control.admin.api import make_routes
 from minato.control.admin.endpoint import AdminEndpoint
 from minato.control.boards import Boards
+from minato.control.drains import Drains
 from minato.control.generation import Generation, WorkerState
 from minato.control.listeners import Listeners
 from minato.control.naming import Naming
@@ -86,6 +87,7 @@ class Master:
         self._state = _State.RUNNING
         self._is_ready = False
         self._told_note = ""
+        self._shed_for = 0  # the number of the generation for which older masters let go of what they have stored
         self._predecessor = predecessor or Predecessor()
         self._office = Office(pid_file, is_held=not self._predecessor.is_master)
         self._handed_over = 0
@@ -104,10 +106,11 @@ class Master:
             server_factory=server_factory,
         )
         self._purges = Purges(self._loop, self._supervisor)
+        self._drains = Drains(self._loop, self._checker.mark_drain)
         routes = make_routes(
             health=self._health,
             begin_purge=self._purges.begin,
-            upstreams=UpstreamDesk(self._checker, self._serving_upstreams, self._boards.active),
+            upstreams=UpstreamDesk(self._checker, self._serving_upstreams, self._boards.active, self._drains.begin),
         )
         self._admin = AdminEndpoint(self._loop, routes)
         self._supervisor.forget = self._forget
@@ -135,6 +138,7 @@ class Master:
             admin=self._admin,
             checker=self._checker,
             purges=self._purges,
+            drains=self._drains,
             master=self,
         )
         self._on_signal: dict[signal.Signals, Callable[[], None]] = {
@@ -209,7 +213,7 @@ class Master:
         self._listeners.adopt(inheritance.listeners)
         self._admin.adopt(inheritance.admin)
         self._checker.adopt_health(inheritance.health)
-        self._predecessor.attach(self._loop, self._purges, self._checker.mark_drain)
+        self._predecessor.attach(self._loop, self._purges, self._drains)
 
     def _obey_signals(self) -> None:
         # Those that are there now: a flood of signals must not keep the master from its other work.
@@ -419,9 +423,12 @@ class Master:
         if self._is_ready:
             self._office.tell("READY=1")
             self._tell_note()
-            self._predecessor.pass_on("shed")
+            if serving.number != self._shed_for:  # it was not given up
+                self._shed_for = serving.number
+                self._predecessor.pass_on("shed")
             return
         self._is_ready = True
+        self._shed_for = serving.number
         if self._office.is_held:
             self._announce()
 

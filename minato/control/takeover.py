@@ -9,10 +9,11 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Protocol
 
 from minato.config.model import ListenAddress
+from minato.control.drains import Drains
 from minato.control.handover import Inheritance
 from minato.control.link import VERSION, Link, LinkClosedError, LinkMessage
 from minato.control.peer import MasterPeer
@@ -56,7 +57,7 @@ class Predecessor:
         self._is_reload_due = False
         self._end_s = math.inf
         self._draining = 1  # the one that serves now
-        self._mark_drain: Callable[[Sequence[str], bool], object] = lambda keys, on: None
+        self._drains: Drains | None = None
         self._peer: MasterPeer | None = None
         self._patience: Timer | None = None
         if link is None:
@@ -111,20 +112,17 @@ class Predecessor:
         self._link.set_patience(0.0)
         return inheritance
 
-    def attach(self, loop: Loop, purges: Purges, mark_drain: Callable[[Sequence[str], bool], object]) -> None:
-        """Listen to it from now on.
-
-        Args:
-            mark_drain: takes keys of upstreams that its admin API has drained, or wants back.
-        """
-        self._mark_drain = mark_drain
+    def attach(self, loop: Loop, purges: Purges, drains: Drains) -> None:
+        """Listen to it from now on."""
+        self._drains = drains
         # One that was killed has left its boards behind.
         sweep = loop.timer(remove_dead_boards)
         self._patience = loop.timer(self._tell_wait)
-        self._peer = MasterPeer(loop, purges, self._hear, lambda: sweep.set(END_WAIT_S))
+        self._peer = MasterPeer(loop, purges, drains, self._hear, lambda: sweep.set(END_WAIT_S))
         if self._link is not None:
             self._peer.connect(self._link, os.getppid())
             self._peer.take_part_in_purges()
+            self._peer.take_part_in_drains()
 
     def advance(self, master: NewMaster, *, is_ready: bool) -> None:
         """Take every step that can be taken now."""
@@ -205,7 +203,12 @@ class Predecessor:
             self._draining = int(message.says["draining"])
         elif "drained" in message.says:
             drained = message.says["drained"]
-            self._mark_drain(drained, True)
-            self._mark_drain([key for key in message.says["of"] if key not in drained], False)
+            self._take_drains(drained, True)
+            self._take_drains([key for key in message.says["of"] if key not in drained], False)
         elif "given_up" in message.says:
             self._is_given_up = True
+
+    def _take_drains(self, keys: Sequence[str], on: bool) -> None:
+        """Take what the old master's admin API was told of upstreams since this one inherited."""
+        if self._drains is not None and keys:
+            self._drains.begin(keys, on, lambda outcome: None, asked_by=os.getppid())

@@ -6,12 +6,13 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable, Collection
-from typing import Protocol
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Protocol
 
 from minato.config.model import ListenAddress
 from minato.control.admin.endpoint import AdminEndpoint
 from minato.control.deaths import describe_exit
+from minato.control.drains import KEYS_PER_MESSAGE, Drains
 from minato.control.handover import describe_state
 from minato.control.link import VERSION, Link, LinkMessage
 from minato.control.listeners import Listeners
@@ -29,7 +30,6 @@ log = logging.getLogger("minato.upgrade")
 
 FIRST_PID = 1
 ADMIN = DrainedBy.ADMIN.name
-KEYS_PER_MESSAGE = 50  # a host's name has 253 bytes at the most; what a message takes is bounded
 
 
 class OldMaster(Protocol):
@@ -59,6 +59,7 @@ class Upgrader:
         admin: AdminEndpoint,
         checker: Checker,
         purges: Purges,
+        drains: Drains,
         master: OldMaster,
     ) -> None:
         self._supervisor = supervisor
@@ -67,7 +68,7 @@ class Upgrader:
         self._checker = checker
         self._master = master
         self._command = CommandLine.of_this_process()
-        self._peer = MasterPeer(loop, purges, self._hear)
+        self._peer = MasterPeer(loop, purges, drains, self._hear)
         self._plan = Upgrade()
         self._pid = 0  # of the new master, while it was not collected
         self._said = Said.NOTHING
@@ -77,6 +78,7 @@ class Upgrader:
         self._end = ""  # how the new master ended
         self._drain_s = self._timeout_s = 0.0
         self._is_waiting_logged = False
+        self._told_drains: set[str] = set()
         self._told_draining = 0
         supervisor.on_stranger = self._on_stranger
         self._steps: dict[Step, Callable[[], None]] = {
@@ -215,22 +217,24 @@ class Upgrader:
     def _send_state(self) -> None:
         self._peer.take_part_in_purges()
         health = self._checker.export_health()
+        self._told_drains = _drained_of(health)
         for says, sockets in describe_state(self._listeners.bound(), self._admin.bound(), health):
             self._peer.send(says, sockets)
 
     def _retire(self) -> None:
         log.info("all workers of the new master (pid %d) serve; those of this one drain", self._pid)
         self._send_drains()
+        self._peer.take_part_in_drains()
         self._master.retire(self._kept)
 
     def _send_drains(self) -> None:
         """Say what the admin API was told since the state was sent."""
-        health = self._checker.export_health()
-        keys = list(health)
-        for start in range(0, len(keys), KEYS_PER_MESSAGE):
-            part = keys[start : start + KEYS_PER_MESSAGE]
-            drained = [key for key in part if ADMIN in (health[key].get("standing") or {}).get("drained_by", ())]
-            self._peer.send({"drained": drained, "of": part})
+        drained = _drained_of(self._checker.export_health())
+        # No more than that: the new one may have been told something, too.
+        changed = sorted(drained ^ self._told_drains)
+        for start in range(0, len(changed), KEYS_PER_MESSAGE):
+            part = changed[start : start + KEYS_PER_MESSAGE]
+            self._peer.send({"drained": [key for key in part if key in drained], "of": part})
 
     def _settle(self) -> None:
         log.info("the new master (pid %d) has taken over; this one finishes what it has and ends", self._pid)
@@ -238,7 +242,9 @@ class Upgrader:
         is_reload_due = self._master.settle(self._pid)
         self._peer.send({"settled": True, "reload": is_reload_due})
         if is_stopped(self._pid):
-            log.warning("the new master (pid %d) is stopped; its workers serve, it sees to them after SIGCONT", self._pid)
+            log.warning(
+                "the new master (pid %d) is stopped; its workers serve, it sees to them after SIGCONT", self._pid
+            )
 
     def _give_up(self) -> None:
         self._note_given_up()
@@ -282,3 +288,8 @@ class Upgrader:
             log.warning("the new master (pid %d) %s", pid, describe_exit(status))
         self._end = describe_exit(status)
         self._peer.close()
+
+
+def _drained_of(health: Mapping[str, Any]) -> set[str]:
+    """Return the keys of the upstreams that the admin API has drained, of an ``export_health``."""
+    return {key for key, one in health.items() if ADMIN in (one.get("standing") or {}).get("drained_by", ())}

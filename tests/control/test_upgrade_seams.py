@@ -171,6 +171,24 @@ def test_master_that_drains_lets_go_of_what_it_stored_when_the_new_one_reloads(s
     assert instance.wait_exit() == 0
 
 
+def test_master_that_drains_keeps_what_it_stored_when_the_new_one_gives_a_reload_up(start: Start, config: Path) -> None:
+    port = free_port()
+    write_config(config, port, workers=1, extra="timeouts: {drain: 10}")
+    instance = start(config)
+    instance.wait_ready()
+    with connect(port) as first:
+        time.sleep(0.1)  # it is accepted
+        instance.signal(signal.SIGUSR2)
+        instance.upgraded()
+        config.write_text("services: [")
+        instance.signal(signal.SIGHUP)
+        instance.wait_for("reload given up")
+        time.sleep(0.3)
+        assert not [line for line in instance.log if "standin: shed" in line]
+        assert finish(first)["gen"] == "1"
+    assert instance.wait_exit() == 0
+
+
 def test_address_that_the_new_master_dropped_is_served_again_when_that_dies(start: Start, config: Path) -> None:
     port, dropped = free_port(), free_port()
     write_config(config, port, dropped)
