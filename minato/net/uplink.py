@@ -229,7 +229,14 @@ class Uplink(UpstreamOwner):
         stays = home is not None and home.index not in tried and selector.keeps_sessions(home)
         upstream = selector.pick_home(service, home) if home is not None and stays else None
         if upstream is None:
-            upstream = selector.pick(service, tried, affinity.key_of(self.head, self._client.address))
+            try:
+                upstream = selector.pick(service, tried, affinity.key_of(self.head, self._client.address))
+            except ExchangeError as error:
+                if not stays or isinstance(error, NoRoomError):
+                    raise
+            if upstream is None and stays:
+                # It drains, so nobody chooses it but its sessions; these wait until it has room, as at any other.
+                raise NoRoomError(f"no room at the upstream of a session of service {service.config.name}")
         if upstream is not None:
             # A session whose upstream is but full goes back there with its next request.
             self._session_lines = b"" if stays else affinity.lines_for(upstream.position)
