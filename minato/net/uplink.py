@@ -209,13 +209,27 @@ class Uplink(UpstreamOwner):
 
     def _pick_upstream(self, service: ServiceRuntime) -> UpstreamRuntime:
         """Return the one to try, the exchange counted there."""
+        try:
+            return self._pick_open(service)
+        except ExchangeError as error:
+            if not self._retries or isinstance(error, NoRoomError):
+                raise
+            last = self._context.selector.pick_ejected(service, self._tried)
+            if last is None:
+                raise
+            if service.affinity is not None:  # sessions begin where it is open
+                self._session_lines, self._whole_from = b"", _HTTP_1_1
+            return last
+
+    def _pick_open(self, service: ServiceRuntime) -> UpstreamRuntime:
         if service.affinity is None:
             upstream = self._context.selector.pick(service, self._tried)
         else:
             upstream = self._pick_by_affinity(service, service.affinity)
         if upstream is None and self._fresh_retried and service.room is None:
-            upstream = self._upstream  # the only one; its pooled connection had gone stale
-            if upstream is not None:
+            last = self._upstream  # the only one; its pooled connection had gone stale, and it was not asked anew yet
+            if last is not None and self._tried.count(last.index) == 1:
+                upstream = last
                 self._context.row.upstream_begin(upstream.index)
         if upstream is None:
             raise UpstreamError(502, "the upstream failed", detail="no other upstream to try", retryable=False)
