@@ -175,7 +175,7 @@ class Master:
                     self._supervisor.lend()
                     if not self._rollover.is_busy and not self._upgrade.is_under_way:
                         self._supervisor.recycle()
-                self._predecessor.advance(self, is_ready=self._is_ready and self._state is _State.RUNNING)
+                self._predecessor.advance(self, is_ready=self._is_fit())
         except BootError as error:
             say(f"minato: {error}")
             self._exit_status = 1
@@ -391,6 +391,21 @@ class Master:
         }
         if (action := commands.get(command)) is not None:
             action()
+
+    def _is_fit(self) -> bool:
+        """Tell whether this master may take the place of another one: it serves, and its workers do not crash."""
+        if not self._is_ready or self._state is not _State.RUNNING:
+            return False
+        current = self._supervisor.current
+        if not self._predecessor.is_contested or current is None:
+            return True
+        probation = self._supervisor.fleet.probation
+        if probation.crashes_too_often():
+            # There is no earlier generation here to go back to, but an old master that serves well.
+            self._predecessor.say_unfit()
+            return False
+        are_all_ready = current.count(WorkerState.READY) >= current.target
+        return are_all_ready and probation.is_fit(self._supervisor.now_s)
 
     # -- what an upgrade asks of the new one (minato.control.takeover.NewMaster)
 

@@ -53,7 +53,7 @@ class Predecessor:
         self._link = link
         self._plan = Takeover()
         self._is_settled = False
-        self._is_given_up = False
+        self._is_given_up = self._is_unfit = False
         self._is_reload_due = False
         self._end_s = math.inf
         self._draining = 1  # the one that serves now
@@ -86,6 +86,11 @@ class Predecessor:
     def is_master(self) -> bool:
         """Whether the place of the old master has not been taken yet."""
         return self._plan.phase is not TakeoverPhase.SERVING
+
+    @property
+    def is_contested(self) -> bool:
+        """Whether there is an old master yet that could go on in place of this one."""
+        return self._plan.phase is TakeoverPhase.BOOTING and self._peer is not None and self._peer.is_linked
 
     def inherit(self) -> Inheritance:
         """Say hello and wait for what there is to inherit.
@@ -139,6 +144,12 @@ class Predecessor:
             else:
                 log.warning("the old master has given the upgrade up and goes on; this one ends")
                 master.yield_to_old()
+
+    def say_unfit(self) -> None:
+        """Tell the old master that this one cannot serve; it says so, and has this one end."""
+        if not self._is_unfit:
+            self._is_unfit = True
+            self.send({"unfit": True})
 
     def pass_on(self, command: str) -> None:
         """Have the old master, which drains, do the same: ``stop``, ``stop fast``, ``reopen logs``, ``shed``."""

@@ -72,7 +72,7 @@ class Upgrader:
         self._plan = Upgrade()
         self._pid = 0  # of the new master, while it was not collected
         self._said = Said.NOTHING
-        self._is_foreign = False
+        self._is_foreign = self._is_unfit = False
         self._kept: set[ListenAddress] | None = None  # the addresses that the new master goes on with
         self._detail = ""  # what more there is to say of why it was given up
         self._end = ""  # how the new master ended
@@ -174,6 +174,7 @@ class Upgrader:
             is_linked=self._peer.is_linked,
             said=self._said,
             is_foreign=self._is_foreign,
+            is_unfit=self._is_unfit,
             accepting=sum(worker.is_accepting for _, worker in self._supervisor.workers()),
             timeout_s=self._timeout_s,
             drain_s=self._drain_s,
@@ -181,6 +182,7 @@ class Upgrader:
         )
 
     def _start(self) -> None:
+        self._is_unfit = False
         self._said, self._is_foreign, self._detail, self._end = Said.NOTHING, False, "", ""
         self._kept = None
         log.info("upgrading: starting a new master, %s", " ".join([self._command.executable, *self._command.arguments]))
@@ -207,6 +209,8 @@ class Upgrader:
             self._is_foreign = says["hello"] != VERSION
             if self._is_foreign:
                 self._detail = f"{says['hello']!r:.40}, this one for {VERSION}"
+        elif "unfit" in says:
+            self._is_unfit = True
         elif "ready" in says:
             self._said = max(self._said, Said.READY)
             if "addresses" in says:

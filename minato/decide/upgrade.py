@@ -54,6 +54,7 @@ class Reason(enum.Enum):
     LEFT = "it closed its link before it was ready"
     FOREIGN = "it was built for another version of the handover"
     TIMEOUT = "it was not ready in time"
+    UNFIT = "its workers crash again and again"
     DIED_READY = "it ended just after it was ready"
     STOPPING = "minato is stopping"
 
@@ -77,6 +78,7 @@ class Facts:
         is_linked: whether the link to it is open.
         said: what it said.
         is_foreign: whether it said that it knows another version of the handover.
+        is_unfit: whether it said that it cannot serve.
         accepting: own workers that may still accept connections.
         timeout_s: how long the new master may take until it is ready.
         drain_s: how long a new master that has begun to serve may take to end.
@@ -89,6 +91,7 @@ class Facts:
     is_linked: bool = False
     said: Said = Said.NOTHING
     is_foreign: bool = False
+    is_unfit: bool = False
     accepting: int = 0
     timeout_s: float = 60.0
     drain_s: float = 30.0
@@ -168,6 +171,8 @@ class Upgrade:
             return self._give_up(Reason.LEFT, facts) if is_late else Step.WAIT
         if facts.is_foreign:
             return self._give_up(Reason.FOREIGN, facts)
+        if facts.is_unfit:
+            return self._give_up(Reason.UNFIT, facts)
         if self.phase is Phase.STARTING and facts.said >= Said.HELLO:
             self.phase = Phase.BOOTING
             return Step.SEND_STATE

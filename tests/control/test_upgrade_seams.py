@@ -189,6 +189,25 @@ def test_master_that_drains_keeps_what_it_stored_when_the_new_one_gives_a_reload
     assert instance.wait_exit() == 0
 
 
+@pytest.mark.parametrize("workers", [1, 4])
+def test_new_master_whose_workers_crash_again_and_again_is_given_up(start: Start, config: Path, workers: int) -> None:
+    """It has no earlier generation to go back to; the old master is there yet."""
+    port = free_port()
+    write_config(config, port, workers=workers, extra="timeouts: {drain: 5}")
+    minato = start(config)
+    minato.wait_ready()
+    write_config(config, port, workers=workers, extra="timeouts: {drain: 5}\nlimits: {connections: 666}")
+    minato.signal(signal.SIGUSR2)
+    minato.wait_for("upgrade given up: the new master: its workers crash again and again")
+    minato.wait_for("that was given up is gone")
+    pids = {str(worker.pid) for worker in minato.workers()}
+    assert {ask(port)["pid"] for _ in range(20)} <= pids
+    write_config(config, port, workers=workers, extra="timeouts: {drain: 5}")
+    minato.signal(signal.SIGUSR2)
+    minato.upgraded()
+    assert minato.wait_exit() == 0
+
+
 def test_address_that_the_new_master_dropped_is_served_again_when_that_dies(start: Start, config: Path) -> None:
     port, dropped = free_port(), free_port()
     write_config(config, port, dropped)
