@@ -7,13 +7,14 @@ import re
 import stat
 from typing import Any
 
-from minato.config.model import AdminConfig, Config, PassiveHealthConfig, Service
-from minato.config.nodes import Entry, Mapping, Node, Scalar, UnusableYaml, compose
-from minato.config.problems import Problems, shown
+from minato.config.model import AdminConfig, Config, Limits, Service
+from minato.config.nodes import Entry, Node, Scalar, UnusableYaml, compose
+from minato.config.problems import Problems
 from minato.config.schema import (
     SECTIONS,
     TOP_LISTS,
     TOP_SCALARS,
+    Section,
     read_entries,
     read_item,
     read_keys,
@@ -21,6 +22,7 @@ from minato.config.schema import (
     read_section,
 )
 from minato.config.services import ServicesReader
+from minato.config.together import SECTION_CHECKS, check_admin, check_queues, check_sessions
 from minato.config.values import network
 from minato.errors import ConfigError
 
@@ -88,37 +90,32 @@ def _assemble(path: str, root: Node | None, problems: Problems) -> Config | None
     values: dict[str, Any] = read_keys(entries, "", TOP_SCALARS, problems)
     for name, section in SECTIONS.items():
         if name in entries:
-            values[name] = read_section(entries[name].value, name, section, problems)
+            values[name] = _read_section(entries[name], name, section, problems)
     proxies = read_list(entries.get("trusted_proxies"), "trusted_proxies", problems)
     networks = [read_item(item, item_path, network, problems) for item_path, item in proxies]
-    services = _read_services(root, entries.get("services"), problems)
-    _check_admin(entries.get("admin"), values.get("admin", AdminConfig()), services, problems)
-    _check_passive_health(entries.get("passive_health"), values.get("passive_health", PassiveHealthConfig()), problems)
+    services = _read_services(root, entries.get("services"), values.get("limits", Limits()), problems)
+    check_admin(entries.get("admin"), values.get("admin", AdminConfig()), services, problems)
     return Config(path, services, trusted_proxies=tuple(filter(None, networks)), **values)
 
 
-def _check_admin(entry: Entry | None, admin: AdminConfig, services: tuple[Service, ...], problems: Problems) -> None:
-    """Note an admin address that a service listens on, too: clients of the service must not meet the admin API."""
-    taken = next((service for service in services if admin.listen and admin.listen.overlaps(service.listen)), None)
-    if taken is not None and entry is not None and isinstance(entry.value, Mapping):
-        line = next((item.line for item in entry.value.entries if item.key == "listen"), entry.line)
-        problems.add(line, "admin.listen", f"{admin.listen} is taken by service {shown(taken.name)} ({taken.listen})")
+def _read_section(entry: Entry, name: str, section: Section, problems: Problems) -> Any:
+    before = problems.count
+    value = read_section(entry.value, name, section, problems)
+    if problems.count == before and name in SECTION_CHECKS:  # else what is bad stands at its default
+        SECTION_CHECKS[name](entry, value, problems)
+    return value
 
 
-def _check_passive_health(entry: Entry | None, passive: PassiveHealthConfig, problems: Problems) -> None:
-    """Note a longest ejection that is shorter than the first one."""
-    if passive.max_eject_s < passive.eject_s and entry is not None and isinstance(entry.value, Mapping):
-        lines = {item.key: item.line for item in entry.value.entries}
-        name = "max_eject" if "max_eject" in lines else "eject"
-        message = f"max_eject ({passive.max_eject_s:g} s) is less than eject ({passive.eject_s:g} s)"
-        problems.add(lines[name], f"passive_health.{name}", message)
-
-
-def _read_services(root: Node, entry: Entry | None, problems: Problems) -> tuple[Service, ...]:
+def _read_services(root: Node, entry: Entry | None, limits: Limits, problems: Problems) -> tuple[Service, ...]:
     before = problems.count
     items = read_list(entry, "services", problems)
     if not items and problems.count == before:
         line = entry.line if entry else root.line
         problems.add(line, "services", "is empty" if entry else "is missing")
     reader = ServicesReader(problems)
-    return tuple(filter(None, [reader.read(item, item_path) for item_path, item in items]))
+    given = [(item_path, item, reader.read(item, item_path)) for item_path, item in items]
+    read = [(item_path, item, service) for item_path, item, service in given if service is not None]
+    if not problems:  # else limits may stand at its default
+        check_queues(read, limits, problems)
+    check_sessions(read, problems)
+    return tuple(service for _, _, service in read)

@@ -143,8 +143,7 @@ class HealthChecker:
                 self._watch(ProbeTarget(upstream, addresses.get(key, ()), config, context))
             names = {key: replace(one, address="").key for key, one in upstreams.items() if one.address}
             self._standings.update(passive, upstreams, groups, names)
-            for key in self._adopted.keys() & self._watches.keys():
-                self._standings.on_known(key, self._watches[key].state)
+            self._standings.on_known({key: self._watches[key].state for key in self._watches if key in self._adopted})
             self._adopted.clear()  # what it says of others would be old when they come
             self._look_again()
             self._note_first_round()

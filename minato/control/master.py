@@ -14,6 +14,7 @@ from minato.config.model import Config, ListenAddress, Service, Upstream
 from minato.control.admin.api import make_routes
 from minato.control.admin.endpoint import AdminEndpoint
 from minato.control.boards import Boards
+from minato.control.drains import Drains
 from minato.control.generation import Generation, WorkerState
 from minato.control.listeners import Listeners
 from minato.control.naming import Naming
@@ -86,6 +87,7 @@ class Master:
         self._state = _State.RUNNING
         self._is_ready = False
         self._told_note = ""
+        self._shed_for = 0  # the number of the generation for which older masters let go of what they have stored
         self._predecessor = predecessor or Predecessor()
         self._office = Office(pid_file, is_held=not self._predecessor.is_master)
         self._handed_over = 0
@@ -104,13 +106,15 @@ class Master:
             server_factory=server_factory,
         )
         self._purges = Purges(self._loop, self._supervisor)
+        self._drains = Drains(self._loop, self._checker.mark_drain)
         routes = make_routes(
             health=self._health,
             begin_purge=self._purges.begin,
-            upstreams=UpstreamDesk(self._checker, self._serving_upstreams, self._boards.active),
+            upstreams=UpstreamDesk(self._checker, self._serving_upstreams, self._boards.active, self._drains.begin),
         )
         self._admin = AdminEndpoint(self._loop, routes)
         self._supervisor.forget = self._forget
+        self._supervisor.draining_before = self._predecessor.count_draining
         self._naming = Naming(self._loop, self._supervisor, self._boards, self._checker.fork_lock, lookup)
         self._rollover = RolloverDriver(
             supervisor=self._supervisor,
@@ -134,6 +138,7 @@ class Master:
             admin=self._admin,
             checker=self._checker,
             purges=self._purges,
+            drains=self._drains,
             master=self,
         )
         self._on_signal: dict[signal.Signals, Callable[[], None]] = {
@@ -158,6 +163,8 @@ class Master:
                 self._supervisor.reap()
                 self._supervisor.murder()
                 self._upgrade.advance(can_begin=self._can_upgrade())
+                if self._state is _State.RETIRED:
+                    self._upgrade.tell_draining(self._count_draining())
                 if self._state is _State.RUNNING:
                     self._naming.advance()
                     if not self._upgrade.is_under_way:
@@ -168,7 +175,7 @@ class Master:
                     self._supervisor.lend()
                     if not self._rollover.is_busy and not self._upgrade.is_under_way:
                         self._supervisor.recycle()
-                self._predecessor.advance(self, is_ready=self._is_ready and self._state is _State.RUNNING)
+                self._predecessor.advance(self, is_ready=self._is_fit())
         except BootError as error:
             say(f"minato: {error}")
             self._exit_status = 1
@@ -206,7 +213,7 @@ class Master:
         self._listeners.adopt(inheritance.listeners)
         self._admin.adopt(inheritance.admin)
         self._checker.adopt_health(inheritance.health)
-        self._predecessor.attach(self._loop, self._purges, self._checker.mark_drain)
+        self._predecessor.attach(self._loop, self._purges, self._drains)
 
     def _obey_signals(self) -> None:
         # Those that are there now: a flood of signals must not keep the master from its other work.
@@ -370,6 +377,10 @@ class Master:
         self._predecessor.pass_on("shed")
         return is_reload_due
 
+    def _count_draining(self) -> int:
+        """Return what the new master has to know of those that drain: one without workers is a process yet."""
+        return max(len(self._supervisor.generations), 1) + self._predecessor.count_draining()
+
     def obey_successor(self, command: str) -> None:
         """Do what the new master was told: this one drains on its behalf."""
         commands = {
@@ -380,6 +391,21 @@ class Master:
         }
         if (action := commands.get(command)) is not None:
             action()
+
+    def _is_fit(self) -> bool:
+        """Tell whether this master may take the place of another one: it serves, and its workers do not crash."""
+        if not self._is_ready or self._state is not _State.RUNNING:
+            return False
+        current = self._supervisor.current
+        if not self._predecessor.is_contested or current is None:
+            return True
+        probation = self._supervisor.fleet.probation
+        if probation.crashes_too_often():
+            # There is no earlier generation here to go back to, but an old master that serves well.
+            self._predecessor.say_unfit()
+            return False
+        are_all_ready = current.count(WorkerState.READY) >= current.target
+        return are_all_ready and probation.is_fit(self._supervisor.now_s)
 
     # -- what an upgrade asks of the new one (minato.control.takeover.NewMaster)
 
@@ -412,9 +438,12 @@ class Master:
         if self._is_ready:
             self._office.tell("READY=1")
             self._tell_note()
-            self._predecessor.pass_on("shed")
+            if serving.number != self._shed_for:  # it was not given up
+                self._shed_for = serving.number
+                self._predecessor.pass_on("shed")
             return
         self._is_ready = True
+        self._shed_for = serving.number
         if self._office.is_held:
             self._announce()
 

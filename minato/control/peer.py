@@ -1,4 +1,4 @@
-"""The other master, while two belong to one minato: its link in the loop, and its part in every purge."""
+"""The other master, while two belong to one minato: its link in the loop, and its part in purges and drains."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from minato.caching.purge import PurgeKind, PurgeRequest
+from minato.control.drains import Drained, Drains
 from minato.control.link import Link, LinkClosedError, LinkMessage
 from minato.control.purges import Purges
 from minato.decide.purging import PurgeOutcome
@@ -21,7 +22,8 @@ class MasterPeer:
 
     From ``take_part_in_purges`` on, what either is asked to purge has the other purge everything, before it is
     answered: the workers of the new one may hold what came by while both served, those of the old one answer what
-    comes on kept connections for as long as they drain.
+    comes on kept connections for as long as they drain. From ``take_part_in_drains`` on, what either is asked to drain
+    the other drains, too, for the same reason. (One of an older version does not confirm that, and is missing.)
 
     Args:
         hear: called with every message that is not about purges.
@@ -32,11 +34,13 @@ class MasterPeer:
         self,
         loop: Loop,
         purges: Purges,
+        drains: Drains,
         hear: Callable[[LinkMessage], None],
         on_closed: Callable[[], None] = lambda: None,
     ) -> None:
         self._loop = loop
         self._purges = purges
+        self._drains = drains
         self._hear_message = hear
         self._on_closed = on_closed
         self._link: Link | None = None
@@ -79,6 +83,10 @@ class MasterPeer:
         """Have the other purge, too, whatever is purged here, until its link closes."""
         self._purges.ask_also(self._pid, lambda serial: self.send({"purge": serial}))
 
+    def take_part_in_drains(self) -> None:
+        """Have the other drain, too, whatever is to drain here, until its link closes."""
+        self._drains.ask_also(self._pid, self.send)
+
     def close(self) -> None:
         """Close the link; the other hears of that at once."""
         if self._link is None:
@@ -87,6 +95,7 @@ class MasterPeer:
         self._loop.remove(link.fileno())
         link.close()
         self._purges.leave(self._pid)
+        self._drains.leave(self._pid)
 
     def forget(self) -> None:
         """In a forked child: close the copy of the link."""
@@ -100,6 +109,10 @@ class MasterPeer:
             self._purge(says["purge"])
         elif "purged" in says:
             self._purges.confirm(self._pid, *says["purged"])
+        elif "drain" in says:
+            self._drain(says["drain"], says["on"], says["serial"])
+        elif "marked" in says:
+            self._drains.confirm(self._pid, says["marked"])
         else:
             self._hear_message(message)
 
@@ -109,6 +122,13 @@ class MasterPeer:
                 self.send({"purged": [serial, outcome.purged]})
 
         self._purges.begin([PurgeRequest(PurgeKind.ALL)], answer, asked_by=self._pid)
+
+    def _drain(self, keys: Sequence[str], on: bool, serial: int) -> None:
+        def answer(outcome: Drained) -> None:
+            if serial and not outcome.missing:
+                self.send({"marked": serial})
+
+        self._drains.begin(keys, on, answer, asked_by=self._pid)
 
     def _watch(self) -> None:
         if self._link is not None:

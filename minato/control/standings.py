@@ -114,10 +114,14 @@ class Standings:
         )
         self._settle(key)
 
-    def on_known(self, key: str, health: Health) -> None:
-        """Another master knew what the health of an upstream is."""
-        self._fleet.note_known(key, health)
-        self._settle(key)
+    def on_known(self, health: Mapping[str, Health]) -> None:
+        """Another master knew what the health of these upstreams is."""
+        for key, known in health.items():
+            self._fleet.note_known(key, known)
+        # Once for all: while one is known and the others are not, its service would seem to have nobody else.
+        self._settle()
+        for key in health:
+            self._publish_one(key)
 
     def on_refused(self, key: str, health: Health, result: ProbeResult) -> None:
         """A connection was refused, which was held against the upstream's health."""

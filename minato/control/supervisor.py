@@ -47,6 +47,7 @@ class Supervisor:
         on_purged: hears what a worker says of a purge.
         on_addressed: hears that a worker goes by other addresses.
         on_gone: hears that a worker ended.
+        draining_before: returns how many generations of masters before this one drain.
         on_stranger: hears of every other child that ended: its pid, and its exit status (negative: the signal).
         forget: what else a new worker lets go of.
     """
@@ -75,6 +76,7 @@ class Supervisor:
         self.on_gone: Callable[[WorkerHandle], None] = lambda worker: None
         self.on_stranger: Callable[[int, int], None] = lambda pid, status: None
         self.forget: Callable[[], None] = lambda: None
+        self.draining_before: Callable[[], int] = lambda: 0
 
     @property
     def generations(self) -> list[Generation]:
@@ -100,8 +102,8 @@ class Supervisor:
         return self.fleet.workers()
 
     def draining(self) -> int:
-        """Return how many generations but the current one have workers."""
-        return self.fleet.draining()
+        """Return how many generations but the current one have workers, those of older masters included."""
+        return self.fleet.draining() + self.draining_before()
 
     def fork(self, generation: Generation, slot: int) -> bool:
         """Fork a worker into a slot. False when that is not possible now."""

@@ -10,6 +10,8 @@ import socket
 from collections.abc import Iterable
 from pathlib import Path
 
+import psutil
+
 from minato.config.model import ListenAddress
 from minato.errors import BootError
 from minato.shared.board import remove_leftovers
@@ -91,3 +93,11 @@ def say_ready(workers: int, addresses: Iterable[ListenAddress]) -> None:
     """Write the one line that says that all workers serve, and tell the service manager."""
     say(f"minato: ready pid={os.getpid()} workers={workers} listening on {', '.join(map(str, addresses))}")
     notify_service_manager("READY=1")
+
+
+def is_stopped(pid: int) -> bool:
+    """Tell whether a process is stopped, by SIGSTOP or a terminal."""
+    try:
+        return bool(psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+    except psutil.Error:
+        return False

@@ -9,19 +9,20 @@ import os
 import socket
 import stat
 import time
-from collections.abc import Callable, MutableMapping, Sequence
+from collections.abc import MutableMapping, Sequence
 from typing import Protocol
 
 from minato.config.model import ListenAddress
+from minato.control.drains import Drains
 from minato.control.handover import Inheritance
 from minato.control.link import VERSION, Link, LinkClosedError, LinkMessage
 from minato.control.peer import MasterPeer
 from minato.control.purges import Purges
 from minato.control.reexec import HANDOVER_VARIABLE
 from minato.control.system import remove_dead_boards
-from minato.decide.upgrade import Takeover, TakeoverFacts, TakeoverPhase, TakeoverStep
+from minato.decide.upgrade import HAND_OVER_TIMEOUT_S, Takeover, TakeoverFacts, TakeoverPhase, TakeoverStep
 from minato.errors import BootError
-from minato.net.loop import Loop
+from minato.net.loop import Loop, Timer
 
 log = logging.getLogger("minato.upgrade")
 
@@ -29,6 +30,8 @@ log = logging.getLogger("minato.upgrade")
 STATE_TIMEOUT_S = 10.0
 # Between the end of the link and that of the process that held it there is a moment.
 END_WAIT_S = 1.0
+# An old master that goes on answers a ready one in HAND_OVER_TIMEOUT_S at the most.
+TELL_WAIT_S = HAND_OVER_TIMEOUT_S + 1.0
 
 
 class NewMaster(Protocol):
@@ -50,11 +53,13 @@ class Predecessor:
         self._link = link
         self._plan = Takeover()
         self._is_settled = False
-        self._is_given_up = False
+        self._is_given_up = self._is_unfit = False
         self._is_reload_due = False
         self._end_s = math.inf
-        self._mark_drain: Callable[[Sequence[str], bool], object] = lambda keys, on: None
+        self._draining = 1  # the one that serves now
+        self._drains: Drains | None = None
         self._peer: MasterPeer | None = None
+        self._patience: Timer | None = None
         if link is None:
             self._plan.phase = TakeoverPhase.SERVING
 
@@ -82,6 +87,11 @@ class Predecessor:
         """Whether the place of the old master has not been taken yet."""
         return self._plan.phase is not TakeoverPhase.SERVING
 
+    @property
+    def is_contested(self) -> bool:
+        """Whether there is an old master yet that could go on in place of this one."""
+        return self._plan.phase is TakeoverPhase.BOOTING and self._peer is not None and self._peer.is_linked
+
     def inherit(self) -> Inheritance:
         """Say hello and wait for what there is to inherit.
 
@@ -107,19 +117,17 @@ class Predecessor:
         self._link.set_patience(0.0)
         return inheritance
 
-    def attach(self, loop: Loop, purges: Purges, mark_drain: Callable[[Sequence[str], bool], object]) -> None:
-        """Listen to it from now on.
-
-        Args:
-            mark_drain: takes keys of upstreams that its admin API has drained, or wants back.
-        """
-        self._mark_drain = mark_drain
+    def attach(self, loop: Loop, purges: Purges, drains: Drains) -> None:
+        """Listen to it from now on."""
+        self._drains = drains
         # One that was killed has left its boards behind.
         sweep = loop.timer(remove_dead_boards)
-        self._peer = MasterPeer(loop, purges, self._hear, lambda: sweep.set(END_WAIT_S))
+        self._patience = loop.timer(self._tell_wait)
+        self._peer = MasterPeer(loop, purges, drains, self._hear, lambda: sweep.set(END_WAIT_S))
         if self._link is not None:
             self._peer.connect(self._link, os.getppid())
             self._peer.take_part_in_purges()
+            self._peer.take_part_in_drains()
 
     def advance(self, master: NewMaster, *, is_ready: bool) -> None:
         """Take every step that can be taken now."""
@@ -129,16 +137,29 @@ class Predecessor:
             if step is TakeoverStep.SAY_READY:
                 kept = [[address.host, address.port] for address in master.addresses()]
                 self.send({"ready": True, "addresses": kept})
+                if self._patience is not None:
+                    self._patience.set(TELL_WAIT_S)
             elif step is TakeoverStep.TAKE_OVER:
                 master.take_over(reload=self._is_reload_due)
             else:
                 log.warning("the old master has given the upgrade up and goes on; this one ends")
                 master.yield_to_old()
 
+    def say_unfit(self) -> None:
+        """Tell the old master that this one cannot serve; it says so, and has this one end."""
+        if not self._is_unfit:
+            self._is_unfit = True
+            self.send({"unfit": True})
+
     def pass_on(self, command: str) -> None:
         """Have the old master, which drains, do the same: ``stop``, ``stop fast``, ``reopen logs``, ``shed``."""
         if not self.is_master:
             self.send({"command": command})
+
+    def count_draining(self) -> int:
+        """Return how many generations of it and of masters before it have workers yet; a master counts as one."""
+        is_draining = not self.is_master and self._peer is not None and self._peer.is_linked
+        return self._draining if is_draining else 0
 
     def is_draining(self, now_s: float) -> bool:
         """Tell whether it is the master no more and has not ended, though it should have where it was told to."""
@@ -173,6 +194,14 @@ class Predecessor:
             with contextlib.suppress(OSError):
                 self._link.close()
 
+    def _tell_wait(self) -> None:
+        if self._plan.phase is TakeoverPhase.ASKING:
+            log.warning(
+                "the workers of this master serve, but it waits for the old master (pid %d), which does not answer: "
+                "it may be stopped (SIGCONT has it go on). Its workers serve, too, until it goes on or ends",
+                os.getppid(),
+            )
+
     def _facts(self, is_ready: bool) -> TakeoverFacts:
         is_linked = self._peer is not None and self._peer.is_linked
         return TakeoverFacts(is_ready, is_linked, self._is_settled, self._is_given_up)
@@ -181,9 +210,16 @@ class Predecessor:
         if "settled" in message.says:
             self._is_settled = True
             self._is_reload_due = bool(message.says.get("reload"))
+        elif "draining" in message.says:
+            self._draining = int(message.says["draining"])
         elif "drained" in message.says:
             drained = message.says["drained"]
-            self._mark_drain(drained, True)
-            self._mark_drain([key for key in message.says["of"] if key not in drained], False)
+            self._take_drains(drained, True)
+            self._take_drains([key for key in message.says["of"] if key not in drained], False)
         elif "given_up" in message.says:
             self._is_given_up = True
+
+    def _take_drains(self, keys: Sequence[str], on: bool) -> None:
+        """Take what the old master's admin API was told of upstreams since this one inherited."""
+        if self._drains is not None and keys:
+            self._drains.begin(keys, on, lambda outcome: None, asked_by=os.getppid())

@@ -6,12 +6,13 @@ import contextlib
 import logging
 import os
 import signal
-from collections.abc import Callable, Collection
-from typing import Protocol
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, Protocol
 
 from minato.config.model import ListenAddress
 from minato.control.admin.endpoint import AdminEndpoint
 from minato.control.deaths import describe_exit
+from minato.control.drains import KEYS_PER_MESSAGE, Drains
 from minato.control.handover import describe_state
 from minato.control.link import VERSION, Link, LinkMessage
 from minato.control.listeners import Listeners
@@ -20,7 +21,7 @@ from minato.control.purges import Purges
 from minato.control.reexec import CommandLine
 from minato.control.rollover import Checker
 from minato.control.supervisor import Supervisor
-from minato.control.system import remove_dead_boards
+from minato.control.system import is_stopped, remove_dead_boards
 from minato.decide.standing import DrainedBy
 from minato.decide.upgrade import Facts, Phase, Reason, Said, Step, Upgrade
 from minato.net.loop import Loop
@@ -29,7 +30,6 @@ log = logging.getLogger("minato.upgrade")
 
 FIRST_PID = 1
 ADMIN = DrainedBy.ADMIN.name
-KEYS_PER_MESSAGE = 50  # a host's name has 253 bytes at the most; what a message takes is bounded
 
 
 class OldMaster(Protocol):
@@ -59,6 +59,7 @@ class Upgrader:
         admin: AdminEndpoint,
         checker: Checker,
         purges: Purges,
+        drains: Drains,
         master: OldMaster,
     ) -> None:
         self._supervisor = supervisor
@@ -67,15 +68,18 @@ class Upgrader:
         self._checker = checker
         self._master = master
         self._command = CommandLine.of_this_process()
-        self._peer = MasterPeer(loop, purges, self._hear)
+        self._peer = MasterPeer(loop, purges, drains, self._hear)
         self._plan = Upgrade()
         self._pid = 0  # of the new master, while it was not collected
         self._said = Said.NOTHING
-        self._is_foreign = False
+        self._is_foreign = self._is_unfit = False
         self._kept: set[ListenAddress] | None = None  # the addresses that the new master goes on with
         self._detail = ""  # what more there is to say of why it was given up
         self._end = ""  # how the new master ended
         self._drain_s = self._timeout_s = 0.0
+        self._is_waiting_logged = False
+        self._told_drains: set[str] = set()
+        self._told_draining = 0
         supervisor.on_stranger = self._on_stranger
         self._steps: dict[Step, Callable[[], None]] = {
             Step.START: self._start,
@@ -115,8 +119,12 @@ class Upgrader:
             log.error("no upgrade: it is not known which Python runs this")
         elif self._plan.phase is Phase.ENDING:
             log.warning("no upgrade: the new master that was given up (pid %d) has not ended yet", self._pid)
+        elif self._plan.is_requested:
+            log.warning("no further upgrade: one waits already")
         elif not self._plan.request():
             log.warning("no upgrade: one is under way already")
+        else:
+            self._is_waiting_logged = False
 
     def advance(self, *, can_begin: bool) -> None:
         """Take every step that can be taken now.
@@ -128,6 +136,15 @@ class Upgrader:
             return
         while (step := self._plan.next_step(self._facts(can_begin))) is not Step.WAIT:
             self._steps[step]()
+        if can_begin and self._plan.is_requested and not self._is_waiting_logged:
+            self._is_waiting_logged = True
+            log.warning("the upgrade waits: %d older generations still drain", self._supervisor.draining())
+
+    def tell_draining(self, count: int) -> None:
+        """This master drains: have the new one know how many generations do, this master's and those before it."""
+        if count != self._told_draining:
+            self._told_draining = count
+            self._peer.send({"draining": count})
 
     def stop(self, *, fast: bool) -> None:
         """The master is stopping: end the new one first."""
@@ -157,12 +174,15 @@ class Upgrader:
             is_linked=self._peer.is_linked,
             said=self._said,
             is_foreign=self._is_foreign,
+            is_unfit=self._is_unfit,
             accepting=sum(worker.is_accepting for _, worker in self._supervisor.workers()),
             timeout_s=self._timeout_s,
             drain_s=self._drain_s,
+            draining=self._supervisor.draining(),
         )
 
     def _start(self) -> None:
+        self._is_unfit = False
         self._said, self._is_foreign, self._detail, self._end = Said.NOTHING, False, "", ""
         self._kept = None
         log.info("upgrading: starting a new master, %s", " ".join([self._command.executable, *self._command.arguments]))
@@ -189,6 +209,8 @@ class Upgrader:
             self._is_foreign = says["hello"] != VERSION
             if self._is_foreign:
                 self._detail = f"{says['hello']!r:.40}, this one for {VERSION}"
+        elif "unfit" in says:
+            self._is_unfit = True
         elif "ready" in says:
             self._said = max(self._said, Said.READY)
             if "addresses" in says:
@@ -199,28 +221,34 @@ class Upgrader:
     def _send_state(self) -> None:
         self._peer.take_part_in_purges()
         health = self._checker.export_health()
+        self._told_drains = _drained_of(health)
         for says, sockets in describe_state(self._listeners.bound(), self._admin.bound(), health):
             self._peer.send(says, sockets)
 
     def _retire(self) -> None:
         log.info("all workers of the new master (pid %d) serve; those of this one drain", self._pid)
         self._send_drains()
+        self._peer.take_part_in_drains()
         self._master.retire(self._kept)
 
     def _send_drains(self) -> None:
         """Say what the admin API was told since the state was sent."""
-        health = self._checker.export_health()
-        keys = list(health)
-        for start in range(0, len(keys), KEYS_PER_MESSAGE):
-            part = keys[start : start + KEYS_PER_MESSAGE]
-            drained = [key for key in part if ADMIN in (health[key].get("standing") or {}).get("drained_by", ())]
-            self._peer.send({"drained": drained, "of": part})
+        drained = _drained_of(self._checker.export_health())
+        # No more than that: the new one may have been told something, too.
+        changed = sorted(drained ^ self._told_drains)
+        for start in range(0, len(changed), KEYS_PER_MESSAGE):
+            part = changed[start : start + KEYS_PER_MESSAGE]
+            self._peer.send({"drained": [key for key in part if key in drained], "of": part})
 
     def _settle(self) -> None:
         log.info("the new master (pid %d) has taken over; this one finishes what it has and ends", self._pid)
         # First: the service manager must know the new master before it hears from it.
         is_reload_due = self._master.settle(self._pid)
         self._peer.send({"settled": True, "reload": is_reload_due})
+        if is_stopped(self._pid):
+            log.warning(
+                "the new master (pid %d) is stopped; its workers serve, it sees to them after SIGCONT", self._pid
+            )
 
     def _give_up(self) -> None:
         self._note_given_up()
@@ -264,3 +292,8 @@ class Upgrader:
             log.warning("the new master (pid %d) %s", pid, describe_exit(status))
         self._end = describe_exit(status)
         self._peer.close()
+
+
+def _drained_of(health: Mapping[str, Any]) -> set[str]:
+    """Return the keys of the upstreams that the admin API has drained, of an ``export_health``."""
+    return {key for key, one in health.items() if ADMIN in (one.get("standing") or {}).get("drained_by", ())}

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from minato.config.model import Service, Upstream
+from minato.control.drains import Drained
 from minato.control.standings import UpstreamStatus
 
 
@@ -13,23 +14,25 @@ class StatusSource(Protocol):
     """What is needed of minato.control.health.HealthChecker."""
 
     def statuses(self) -> Sequence[UpstreamStatus]: ...
-    def mark_drain(self, keys: Sequence[str], on: bool) -> dict[str, int]: ...
 
 
+Drain = Callable[[Sequence[str], bool, Callable[[Drained], None]], None]
 Current = Callable[[], Iterable[tuple[Service, Sequence[Upstream]]]]
 
 
 class UpstreamDesk:
     """Answers for the upstreams of the config that serves."""
 
-    def __init__(self, checker: StatusSource, current: Current, active: Callable[[str], int]) -> None:
+    def __init__(self, checker: StatusSource, current: Current, active: Callable[[str], int], drain: Drain) -> None:
         """Make a desk.
 
         Args:
-            checker: knows where they stand, and takes drain marks.
+            checker: knows where they stand.
             current: returns the services that serve with their upstreams, each address of a name one of its own.
             active: returns the exchanges in flight with an upstream, by key.
+            drain: marks upstreams, then calls back.
         """
+        self._drain = drain
         self._checker = checker
         self._current = current
         self._active = active
@@ -53,9 +56,9 @@ class UpstreamDesk:
                     names.setdefault(name, {})[upstream.key] = None
         return {name: list(keys) for name, keys in names.items()}
 
-    def mark_drain(self, keys: Sequence[str], on: bool) -> Mapping[str, int]:
-        """Have these upstreams get no new requests, or end that; return how many of each service get some then."""
-        return self._checker.mark_drain(keys, on)
+    def mark_drain(self, keys: Sequence[str], on: bool, on_marked: Callable[[Drained], None]) -> None:
+        """Have these upstreams get no new requests, or end that, then call back once."""
+        self._drain(keys, on, on_marked)
 
     def _describe(self, service: Service, upstream: Upstream, status: UpstreamStatus) -> dict[str, object]:
         told: dict[str, object] = {

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import enum
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -114,6 +114,7 @@ class Fleet:
         for key in self._all.keys() - known.keys():
             if self._names.get(key) in drained:
                 self._mark(self._all[key], DrainedBy.ADMIN, True, "")
+        self._await_names(self._all.keys() - known.keys())
         self._settled = {key: self._settled.get(key, Standing.DOWN) for key in self._all}
         self._is_unsettled = True
         if not rules.is_on:
@@ -187,6 +188,8 @@ class Fleet:
         if one is not None:
             self._mark(one, by, on, reason)
             self._note(key, one)
+            if by is DrainedBy.ADMIN:  # of a name without addresses: that goes before what they were
+                self._inherited = {other: told for other, told in self._inherited.items() if told.get("name") != key}
 
     def settle(self, now_s: float) -> list[Change]:
         """See to it that every service keeps somebody; return all that changed since the last time."""
@@ -222,12 +225,17 @@ class Fleet:
                 "ejected_reason": one.ejected_reason,
                 "returned_s_ago": now_s - one.returned_s,
                 "recovered_s_ago": None if one.recovered_s is None else now_s - one.recovered_s,
+                "name": self._names.get(key),
             }
             for key, one in self._all.items()
         }
 
     def inherit(self, state: Mapping[str, Mapping[str, Any]]) -> None:
-        """Take over what another master exported; each upstream begins with it once it is known here."""
+        """Take over what another master exported; each upstream begins with it at the next ``update``.
+
+        What is not among them then is forgotten, but for addresses of a name that has none yet: they may be about to
+        come.
+        """
         self._inherited = dict(state)
 
     # -- inside
@@ -264,6 +272,16 @@ class Fleet:
         if (ago_s := told.get("recovered_s_ago")) is not None:
             one.recovered_s = now_s - float(ago_s)
         return one
+
+    def _await_names(self, new: Collection[str]) -> None:
+        """Keep of what was inherited what names may yet resolve to; a new name drains if all that it was did."""
+        nameless = self._all.keys() - self._names.keys()
+        self._inherited = {key: told for key, told in self._inherited.items() if told.get("name") in nameless}
+        awaited = {told["name"] for told in self._inherited.values()}
+        admin = DrainedBy.ADMIN.name
+        open_ = {told["name"] for told in self._inherited.values() if admin not in told.get("drained_by", ())}
+        for name in awaited.intersection(new) - open_:
+            self._mark(self._all[name], DrainedBy.ADMIN, True, "")
 
     def _members(self, group: Group) -> list[Availability]:
         return [self._all[key] for key in group.keys if key in self._all]

@@ -11,6 +11,8 @@ import enum
 import math
 from dataclasses import dataclass
 
+from minato.decide.rollover import MAX_DRAINING_GENERATIONS
+
 HAND_OVER_TIMEOUT_S = 2.0
 # A master that ends closes the link a moment before its exit status can be had.
 LAST_WORDS_S = 1.0
@@ -52,6 +54,7 @@ class Reason(enum.Enum):
     LEFT = "it closed its link before it was ready"
     FOREIGN = "it was built for another version of the handover"
     TIMEOUT = "it was not ready in time"
+    UNFIT = "its workers crash again and again"
     DIED_READY = "it ended just after it was ready"
     STOPPING = "minato is stopping"
 
@@ -75,9 +78,11 @@ class Facts:
         is_linked: whether the link to it is open.
         said: what it said.
         is_foreign: whether it said that it knows another version of the handover.
+        is_unfit: whether it said that it cannot serve.
         accepting: own workers that may still accept connections.
         timeout_s: how long the new master may take until it is ready.
         drain_s: how long a new master that has begun to serve may take to end.
+        draining: older generations that still have workers, those of older masters included.
     """
 
     mono_s: float
@@ -86,9 +91,11 @@ class Facts:
     is_linked: bool = False
     said: Said = Said.NOTHING
     is_foreign: bool = False
+    is_unfit: bool = False
     accepting: int = 0
     timeout_s: float = 60.0
     drain_s: float = 30.0
+    draining: int = 0
 
 
 class Upgrade:
@@ -146,7 +153,8 @@ class Upgrade:
         return self.phase is Phase.ENDING
 
     def _begin(self, facts: Facts) -> Step:
-        if not self.is_requested or not facts.can_begin:
+        # As with reloads: a USR2 now and then beside long streams must not pile up masters without a bound.
+        if not self.is_requested or not facts.can_begin or facts.draining >= MAX_DRAINING_GENERATIONS:
             return Step.WAIT
         self.is_requested = False
         self.reason = Reason.NONE
@@ -163,6 +171,8 @@ class Upgrade:
             return self._give_up(Reason.LEFT, facts) if is_late else Step.WAIT
         if facts.is_foreign:
             return self._give_up(Reason.FOREIGN, facts)
+        if facts.is_unfit:
+            return self._give_up(Reason.UNFIT, facts)
         if self.phase is Phase.STARTING and facts.said >= Said.HELLO:
             self.phase = Phase.BOOTING
             return Step.SEND_STATE

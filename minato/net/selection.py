@@ -19,6 +19,8 @@ from minato.shared.row import WorkerRow
 _SERVICE_UNAVAILABLE: Final = 503
 _KEEPS_SESSIONS: Final = frozenset([int(Standing.UP), int(Standing.DRAINING)])
 
+_EJECTED: Final = int(Standing.EJECTED)
+
 
 class Selector:
     """Chooses upstreams for one worker: healthy by the board, with room, not tried before; backups last.
@@ -74,6 +76,24 @@ class Selector:
             upstream = upstreams[service.balancer.pick(candidates, service.active, self._rng, key)]
         else:
             raise self._nobody(service)
+        self._begin(upstream.index)
+        return upstream
+
+    def pick_ejected(self, service: ServiceRuntime, tried: tuple[int, ...], key: bytes = b"") -> UpstreamRuntime | None:
+        """Choose, for a retry that finds nobody else, one that is ejected; it may be well again: its checks succeed.
+
+        The exchange is counted there. None where all are tried, or full.
+        """
+        standing, upstreams = self._board.standing, service.upstreams
+        candidates = [one.position for one in upstreams if standing[one.index] == _EJECTED and one.index not in tried]
+        if not candidates:
+            return None
+        if service.room is not None:
+            try:
+                return self._caps.claim(service, candidates, self._rng, key)
+            except NoRoomError:
+                return None
+        upstream = upstreams[service.balancer.pick(candidates, service.active, self._rng, key)]
         self._begin(upstream.index)
         return upstream
 

@@ -209,13 +209,27 @@ class Uplink(UpstreamOwner):
 
     def _pick_upstream(self, service: ServiceRuntime) -> UpstreamRuntime:
         """Return the one to try, the exchange counted there."""
+        try:
+            return self._pick_open(service)
+        except ExchangeError as error:
+            if not self._retries or isinstance(error, NoRoomError):
+                raise
+            last = self._context.selector.pick_ejected(service, self._tried)
+            if last is None:
+                raise
+            if service.affinity is not None:  # sessions begin where it is open
+                self._session_lines, self._whole_from = b"", _HTTP_1_1
+            return last
+
+    def _pick_open(self, service: ServiceRuntime) -> UpstreamRuntime:
         if service.affinity is None:
             upstream = self._context.selector.pick(service, self._tried)
         else:
             upstream = self._pick_by_affinity(service, service.affinity)
         if upstream is None and self._fresh_retried and service.room is None:
-            upstream = self._upstream  # the only one; its pooled connection had gone stale
-            if upstream is not None:
+            last = self._upstream  # the only one; its pooled connection had gone stale, and it was not asked anew yet
+            if last is not None and self._tried.count(last.index) == 1:
+                upstream = last
                 self._context.row.upstream_begin(upstream.index)
         if upstream is None:
             raise UpstreamError(502, "the upstream failed", detail="no other upstream to try", retryable=False)
@@ -229,7 +243,14 @@ class Uplink(UpstreamOwner):
         stays = home is not None and home.index not in tried and selector.keeps_sessions(home)
         upstream = selector.pick_home(service, home) if home is not None and stays else None
         if upstream is None:
-            upstream = selector.pick(service, tried, affinity.key_of(self.head, self._client.address))
+            try:
+                upstream = selector.pick(service, tried, affinity.key_of(self.head, self._client.address))
+            except ExchangeError as error:
+                if not stays or isinstance(error, NoRoomError):
+                    raise
+            if upstream is None and stays:
+                # It drains, so nobody chooses it but its sessions; these wait until it has room, as at any other.
+                raise NoRoomError(f"no room at the upstream of a session of service {service.config.name}")
         if upstream is not None:
             # A session whose upstream is but full goes back there with its next request.
             self._session_lines = b"" if stays else affinity.lines_for(upstream.position)

@@ -81,7 +81,7 @@ timeouts: {connect: 1, response: 2, read: 3, write: 4, client_header: 5, client_
            upstream_idle: 8, drain: 9, upgrade: 9.5, heartbeat: 10.5}
 limits: {header_bytes: 1_000, header_fields: 2, target_bytes: 3, body_bytes: 4, connections: 5, upstream_connections: 6,
          connections_per_client: 7, upload_rate: 8, download_rate: 9, connection_requests: 10,
-         partial_heads_bytes: 11, accept_wait: 0.5}
+         partial_heads_bytes: 1_100, accept_wait: 0.5}
 recycle: {requests: 100_000, memory: 200_000, jitter: .25}
 access_log: {path: /var/log/minato.log, format: json}
 admin: {listen: "[::1]:9180"}
@@ -124,7 +124,7 @@ services:
         cache=CacheConfig(True, CacheKind.LFU, 7, 8, 9, 0.0),
         health=HealthConfig(1.0, 2.0, 3.5, 4, 5, ((200, 200), (204, 204), (300, 399))),
         timeouts=Timeouts(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 9.5, 10.5),
-        limits=Limits(1000, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 0.5),
+        limits=Limits(1000, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1100, 0.5),
         recycle=RecycleConfig(100_000, 200_000, 0.25),
         access_log=AccessLogConfig("/var/log/minato.log", LogFormat.JSON),
         admin=AdminConfig(ListenAddress("::1", 9180)),

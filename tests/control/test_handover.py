@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -17,6 +17,7 @@ import pytest
 from minato.caching.purge import PurgeKind, PurgeRequest
 from minato.config.model import ListenAddress
 from minato.control import upgrade as upgrade_module
+from minato.control.drains import KEYS_PER_MESSAGE, Drained, Drains
 from minato.control.handover import Inheritance, describe_state
 from minato.control.link import MAX_MESSAGE_BYTES, VERSION, Link, LinkClosedError
 from minato.control.listeners import Listeners
@@ -247,7 +248,14 @@ def test_pid_1_is_not_upgraded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.L
     monkeypatch.setattr(upgrade_module.os, "getpid", lambda: 1)
     unused = Unused()
     upgrader = upgrade_module.Upgrader(
-        loop=unused, supervisor=unused, listeners=unused, admin=unused, checker=unused, purges=unused, master=unused
+        loop=unused,
+        supervisor=unused,
+        listeners=unused,
+        admin=unused,
+        checker=unused,
+        purges=unused,
+        drains=unused,
+        master=unused,
     )  # type: ignore[arg-type]
     upgrader.request()
     upgrader.advance(can_begin=True)  # would touch what is not there
@@ -273,7 +281,7 @@ def test_boards_of_an_old_master_that_is_gone_are_removed(monkeypatch: pytest.Mo
     predecessor = from_link(theirs)
     theirs.close()
     loop = Loop()
-    predecessor.attach(loop, Purges(loop, NoWorkers()), lambda keys, on: None)  # type: ignore[arg-type]
+    predecessor.attach(loop, Purges(loop, NoWorkers()), Drains(loop, lambda keys, on: {}))  # type: ignore[arg-type]
     loop.turn(0.1)
     assert not removed
     ours.close()
@@ -294,11 +302,19 @@ class Side:
     def __init__(self, link: Link, other_pid: int) -> None:
         self.loop = Loop()
         self.purges = Purges(self.loop, NoWorkers())  # type: ignore[arg-type]
+        self.marked: list[tuple[list[str], bool]] = []
+        self.drains = Drains(self.loop, self._mark)
         self.heard: list[dict[str, object]] = []
-        self.peer = MasterPeer(self.loop, self.purges, lambda message: self.heard.append(message.says))
+        self.peer = MasterPeer(self.loop, self.purges, self.drains, lambda message: self.heard.append(message.says))
         self.peer.connect(link, other_pid)
         self.peer.take_part_in_purges()
+        self.peer.take_part_in_drains()
         self.outcomes: list[PurgeOutcome] = []
+        self.drained: list[Drained] = []
+
+    def _mark(self, keys: Sequence[str], on: bool) -> dict[str, int]:
+        self.marked.append((list(keys), on))
+        return {"web": 1}
 
     def purge(self) -> None:
         self.purges.begin([PurgeRequest(PurgeKind.ALL)], self.outcomes.append)
@@ -351,3 +367,32 @@ def test_messages_of_any_number_arrive_in_order(sides: tuple[Side, Side]) -> Non
         new.loop.turn(0.0)
         old.loop.turn(0.0)
     assert [says["number"] for says in new.heard] == list(range(2_000))
+
+
+@pytest.mark.parametrize("asked_first", [0, 1])
+def test_drain_waits_for_the_other_master_however_many_upstreams_it_is_about(
+    sides: tuple[Side, Side], asked_first: int
+) -> None:
+    asked, other = sides[asked_first], sides[1 - asked_first]
+    keys = [f"http://{'long' * 50}{number}.test/health" for number in range(2 * KEYS_PER_MESSAGE + 1)]
+    asked.drains.begin(keys, True, asked.drained.append)
+    assert (asked.marked, asked.drained) == ([(keys, True)], [])
+    turn_until(other.loop, lambda: len(other.marked) == 3)
+    turn_until(asked.loop, lambda: asked.drained)
+    assert [key for part, _ in other.marked for key in part] == keys
+    assert asked.drained == [Drained({"web": 1})]
+    assert len(asked.marked) == 1  # it does not come back
+
+
+def test_drain_does_not_wait_for_another_master_that_is_gone_and_names_one_that_is_silent(
+    sides: tuple[Side, Side],
+) -> None:
+    old, new = sides
+    new.drains.begin(["a"], True, new.drained.append)
+    turn_until(new.loop, lambda: new.drained)
+    assert new.drained == [Drained({"web": 1}, missing=(1,))]
+    new.drains.begin(["b"], False, new.drained.append)
+    old.peer.close()
+    turn_until(new.loop, lambda: len(new.drained) == 2)
+    new.drains.begin(["c"], True, new.drained.append)
+    assert new.drained[1:] == [Drained({"web": 1})] * 2

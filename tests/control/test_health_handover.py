@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 
+import pytest
+
+from minato.config.model import PassiveHealthConfig
+from minato.decide.fleet import Group
 from minato.decide.health import Health
 from minato.decide.standing import Standing
 from tests.control.health_bench import SELDOM, SICK, Bench, addresses_of, by_key
@@ -53,6 +57,21 @@ def test_drains_survive_from_one_checker_to_the_next_before_any_result(bench: Be
         stays.key: Standing.UP,
         leaves.key: Standing.DRAINING,
     }
+
+
+@pytest.mark.parametrize("ejected_first", [True, False])
+def test_ejection_is_not_ended_while_the_others_are_not_taken_over_yet(bench: Bench, ejected_first: bool) -> None:
+    fine, fails = (make_upstream(bench.origin().port) for _ in range(2))
+    both = (fails, fine) if ejected_first else (fine, fails)
+    groups, rules = [Group("web", tuple(one.key for one in both))], PassiveHealthConfig()
+    health: dict[str, object] = {one.key: {"state": "up", "run": 0, "down_since_s": 0.0} for one in both}
+    standing = {"ejections": 1, "ejected_for_s": 60.0, "ejected_reason": "5 failures in a row"}
+    health[fails.key] = {"state": "up", "run": 0, "down_since_s": 0.0, "standing": standing}
+    new = bench.checker(config=SELDOM, start=False)
+    new.adopt_health(health)
+    new.update(SELDOM, by_key(*both), addresses_of(*both), groups, rules)
+    assert {one.key: one.standing for one in new.statuses()} == {fails.key: Standing.EJECTED, fine.key: Standing.UP}
+    assert bench.published.up == {fails.key: False, fine.key: True}
 
 
 def test_what_was_known_of_an_upstream_that_comes_later_is_not_believed(bench: Bench) -> None:

@@ -16,6 +16,7 @@ import pytest
 from minato.config.model import ListenAddress
 from minato.control.admin.client import post
 from minato.control.purges import WAIT_S
+from minato.decide.rollover import MAX_DRAINING_GENERATIONS
 from tests.control.runner import Instance, ask, connect, finish, read_answer, write_config
 from tests.control.test_binary_upgrade import children, file, new_master, service_manager, wait_gone
 from tests.ports import free_port
@@ -170,6 +171,43 @@ def test_master_that_drains_lets_go_of_what_it_stored_when_the_new_one_reloads(s
     assert instance.wait_exit() == 0
 
 
+def test_master_that_drains_keeps_what_it_stored_when_the_new_one_gives_a_reload_up(start: Start, config: Path) -> None:
+    port = free_port()
+    write_config(config, port, workers=1, extra="timeouts: {drain: 10}")
+    instance = start(config)
+    instance.wait_ready()
+    with connect(port) as first:
+        time.sleep(0.1)  # it is accepted
+        instance.signal(signal.SIGUSR2)
+        instance.upgraded()
+        config.write_text("services: [")
+        instance.signal(signal.SIGHUP)
+        instance.wait_for("reload given up")
+        time.sleep(0.3)
+        assert not [line for line in instance.log if "standin: shed" in line]
+        assert finish(first)["gen"] == "1"
+    assert instance.wait_exit() == 0
+
+
+@pytest.mark.parametrize("workers", [1, 4])
+def test_new_master_whose_workers_crash_again_and_again_is_given_up(start: Start, config: Path, workers: int) -> None:
+    """It has no earlier generation to go back to; the old master is there yet."""
+    port = free_port()
+    write_config(config, port, workers=workers, extra="timeouts: {drain: 5}")
+    minato = start(config)
+    minato.wait_ready()
+    write_config(config, port, workers=workers, extra="timeouts: {drain: 5}\nlimits: {connections: 666}")
+    minato.signal(signal.SIGUSR2)
+    minato.wait_for("upgrade given up: the new master: its workers crash again and again")
+    minato.wait_for("that was given up is gone")
+    pids = {str(worker.pid) for worker in minato.workers()}
+    assert {ask(port)["pid"] for _ in range(20)} <= pids
+    write_config(config, port, workers=workers, extra="timeouts: {drain: 5}")
+    minato.signal(signal.SIGUSR2)
+    minato.upgraded()
+    assert minato.wait_exit() == 0
+
+
 def test_address_that_the_new_master_dropped_is_served_again_when_that_dies(start: Start, config: Path) -> None:
     port, dropped = free_port(), free_port()
     write_config(config, port, dropped)
@@ -222,3 +260,54 @@ def test_purge_is_not_answered_later_for_a_stop_that_was_before_it(start: Start,
     workers[0].resume()
     assert status != 200, told
     assert took_s < WAIT_S + 2
+
+
+def test_old_masters_that_drain_are_bounded_and_a_further_upgrade_waits(start: Start, config: Path) -> None:
+    """As older generations are: each is a process, and holds workers."""
+    port = free_port()
+    write_config(config, port, workers=1, extra="timeouts: {drain: 120}")
+    instance = start(config)
+    instance.wait_ready()
+    streams = []
+    for _ in range(MAX_DRAINING_GENERATIONS):
+        streams.append(connect(port))
+        time.sleep(0.1)  # it is accepted
+        instance.signal(signal.SIGUSR2)
+        instance.upgraded()
+    instance.signal(signal.SIGUSR2)
+    instance.wait_for("the upgrade waits: 8 older generations still drain")
+    instance.signal(signal.SIGUSR2)
+    instance.wait_for("no further upgrade: one waits already")
+    assert len([pid for pid in instance.masters if psutil.pid_exists(pid)]) == MAX_DRAINING_GENERATIONS + 1
+    assert ask(port)["gen"] == "1"
+    finish(streams.pop())  # the youngest but one; it waits for those before it, which are seven
+    time.sleep(0.5)
+    assert len([line for line in instance.log if line.startswith("minato: ready")]) == len(instance.masters)
+    finish(streams.pop(0))
+    instance.upgraded()
+    for stream in streams:
+        finish(stream)
+    assert instance.wait_exit() == 0
+
+
+def test_reload_waits_for_generations_of_older_masters_too(start: Start, config: Path) -> None:
+    port = free_port()
+    write_config(config, port, workers=1, extra="timeouts: {drain: 120}")
+    instance = start(config)
+    instance.wait_ready()
+    streams = []
+    for number in range(MAX_DRAINING_GENERATIONS):
+        streams.append(connect(port))
+        time.sleep(0.1)
+        if number == 5:
+            instance.signal(signal.SIGUSR2)
+            instance.upgraded()
+        else:
+            instance.signal(signal.SIGHUP)
+            instance.wait_for("generation . serves", count=number + (number < 5))
+    instance.signal(signal.SIGHUP)
+    instance.wait_for("the reload waits: 8 older generations still drain")
+    finish(streams.pop())
+    instance.wait_for("generation . serves", count=MAX_DRAINING_GENERATIONS)
+    for stream in streams:
+        finish(stream)

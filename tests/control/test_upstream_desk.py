@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from minato.config.model import BalancerKind, HostRule, ListenAddress, Service, Upstream
+from minato.control.drains import Drained
 from minato.control.standings import UpstreamStatus
 from minato.control.upstream_desk import UpstreamDesk
 from minato.decide.outliers import Outcomes
@@ -28,14 +29,15 @@ class Checker:
             UpstreamStatus(SINGLE.key, Standing.UP, "", 0, None, ("web",), Outcomes()),
         ]
 
-    def mark_drain(self, keys: Sequence[str], on: bool) -> dict[str, int]:
+    def drain(self, keys: Sequence[str], on: bool, on_marked: Callable[[Drained], None]) -> None:
         self.marked.append((tuple(keys), on))
-        return {"web": 1}
+        on_marked(Drained({"web": 1}))
 
 
 def make_desk(checker: Checker | None = None) -> UpstreamDesk:
     upstreams = [FIRST, SECOND, SINGLE]
-    return UpstreamDesk(checker or Checker(), lambda: [(SERVICE, upstreams)], len)
+    checker = checker or Checker()
+    return UpstreamDesk(checker, lambda: [(SERVICE, upstreams)], len, checker.drain)
 
 
 def test_a_name_stands_for_all_its_addresses_and_each_can_be_named() -> None:
@@ -67,5 +69,7 @@ def test_each_address_is_told_of_with_its_standing_and_what_nobody_knows_is_not(
 
 def test_a_mark_goes_to_the_checker() -> None:
     checker = Checker()
-    assert make_desk(checker).mark_drain([FIRST.key], True) == {"web": 1}
+    told: list[Drained] = []
+    make_desk(checker).mark_drain([FIRST.key], True, told.append)
+    assert told == [Drained({"web": 1})]
     assert checker.marked == [((FIRST.key,), True)]

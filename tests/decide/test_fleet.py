@@ -395,6 +395,64 @@ def test_another_master_goes_on_where_this_one_stopped() -> None:
     assert heir["c"].recovered_s == pytest.approx(49.0)
 
 
+def inherit(bench: Bench) -> Fleet:
+    heir = Fleet()
+    heir.inherit(json.loads(json.dumps(bench.fleet.export(bench.now_s))))
+    return heir
+
+
+def test_what_another_master_knew_of_an_upstream_that_is_not_configured_is_forgotten() -> None:
+    bench = Bench("abc")
+    bench.suspect("a")
+    bench.mark("b")
+    heir = inherit(bench)
+    heir.update(RULES, "c", (Group("web", ("c",)),), 50.0)
+    heir.update(RULES, "abc", (Group("web", tuple("abc")),), 60.0)
+    assert not heir["a"].is_ejected and not heir["b"].drained_by
+
+
+def test_what_another_master_knew_of_an_address_that_its_name_has_lost_is_forgotten() -> None:
+    bench = Bench("ab")
+    names = {"a": "app", "b": "app"}
+    bench.fleet.update(RULES, "ab", (Group("web", tuple("ab")),), bench.now_s, names)
+    bench.mark("b")
+    heir = inherit(bench)
+    heir.update(RULES, "a", (Group("web", ("a",)),), 50.0, {"a": "app"})
+    heir.update(RULES, "ab", (Group("web", ("a", "b")),), 60.0, names)
+    assert not heir["b"].drained_by
+
+
+def test_what_another_master_knew_of_addresses_waits_for_a_name_that_does_not_resolve_yet() -> None:
+    bench = Bench("abc")
+    names = {"a": "app", "b": "app"}
+    bench.fleet.update(RULES, "abc", (Group("web", tuple("abc")),), bench.now_s, names)
+    bench.suspect("a")
+    for key in "ab":
+        bench.mark(key)
+    heir = inherit(bench)
+    heir.update(RULES, ["app", "c"], (Group("web", ("app", "c")),), 50.0)
+    heir.update(RULES, ["app", "c"], (Group("web", ("app", "c")),), 51.0)
+    assert heir["app"].drained_by == {DrainedBy.ADMIN}  # it is the name that was asked for
+    heir.update(RULES, "adc", (Group("web", tuple("adc")),), 52.0, {"a": "app", "d": "app"})
+    assert heir["a"].is_ejected
+    assert [heir[key].drained_by for key in "adc"] == [{DrainedBy.ADMIN}, {DrainedBy.ADMIN}, set()]
+    heir.update(RULES, "abdc", (Group("web", tuple("abdc")),), 53.0, names | {"d": "app"})
+    assert heir["b"].ejections == 0 and heir["b"].drained_by  # as what is new of a name that drains
+
+
+def test_name_that_is_wanted_back_before_it_resolves_does_not_drain_when_it_does() -> None:
+    bench = Bench("ab")
+    bench.fleet.update(RULES, "ab", (Group("web", tuple("ab")),), bench.now_s, {"a": "app"})
+    bench.mark("a")
+    heir = inherit(bench)
+    for now_s in (50.0, 51.0, 52.0):
+        heir.update(RULES, ["app", "b"], (Group("web", ("app", "b")),), now_s)
+        assert bool(heir["app"].drained_by) is (now_s == 50.0)
+        heir.mark_drain("app", DrainedBy.ADMIN, False)
+    heir.update(RULES, "ab", (Group("web", tuple("ab")),), 53.0, {"a": "app"})
+    assert not heir["a"].drained_by
+
+
 def test_an_address_that_is_new_drains_where_all_of_its_name_do() -> None:
     bench = Bench("abc")
     names = {"a": "app", "b": "app", "d": "app"}

@@ -87,3 +87,15 @@ def test_config_that_crashed_is_nothing_to_go_back_to() -> None:
     crash(probation, 1, now_s + 1.0)
     probation.begin("b", workers=1, mono_s=now_s + 60.0)
     assert probation.reserve == "a"
+
+
+def test_it_is_fit_a_second_after_the_last_crash() -> None:
+    probation: Probation[str] = Probation()
+    probation.begin(None, workers=1, mono_s=10.0)
+    assert not probation.is_fit(10.9) and probation.is_fit(11.0)
+    probation.note_crash(0.1, 11.0)
+    assert not probation.is_fit(11.9) and probation.is_fit(12.0)
+    assert not probation.crashes_too_often()
+    for _ in range(2):
+        probation.note_crash(0.1, 12.0)
+    assert probation.crashes_too_often() and not probation.is_lost()  # there is nothing to go back to

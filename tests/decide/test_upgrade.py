@@ -454,3 +454,17 @@ def test_old_master_killed_at_any_moment_leaves_one_master_or_none_that_waits() 
         took_over += world.new.is_alive
         ended += not world.new.is_alive
     assert took_over and ended
+
+
+def test_new_master_that_cannot_serve_is_given_up_as_soon_as_it_says_so() -> None:
+    plan = advance_to(Phase.BOOTING)
+    assert plan.next_step(facts(1.0, said=Said.HELLO, is_unfit=True)) is Step.GIVE_UP
+    assert (plan.reason, plan.phase) == (Reason.UNFIT, Phase.ENDING)
+
+
+def test_upgrade_waits_while_as_many_generations_drain_as_may() -> None:
+    plan = Upgrade()
+    plan.request()
+    assert plan.next_step(facts(0.0, draining=8)) is Step.WAIT
+    assert plan.is_requested
+    assert plan.next_step(facts(1.0, draining=7)) is Step.START

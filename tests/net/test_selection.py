@@ -86,6 +86,13 @@ class Bench:
         self.row.upstream_end(picked.index)
         return picked.url.removeprefix("http://")
 
+    def pick_ejected(self, tried: str) -> str | None:
+        picked = self.selector.pick_ejected(self.service, tuple(NAMES.index(name) for name in tried), b"")
+        if picked is None:
+            return None
+        self.row.upstream_end(picked.index)
+        return picked.url.removeprefix("http://")
+
     def spread(self, picks: int = 100, tried: str = "") -> Counter[str | None]:
         return Counter(self.pick(tried) for _ in range(picks))
 
@@ -193,3 +200,21 @@ def test_without_slow_start_a_recovered_one_has_its_share_at_once(bench: MakeBen
     here = bench()
     here.put("b", Standing.UP, recovered_s=here.clock.now_s)
     assert here.spread(1000)["b"] >= 150  # a quarter; by a hash, not quite
+
+
+def test_a_retry_that_finds_nobody_may_go_to_one_that_is_ejected_and_was_not_tried(bench: MakeBench) -> None:
+    here = bench()
+    for name, standing in zip("abc", (Standing.EJECTED, Standing.DOWN, Standing.DRAINING), strict=True):
+        here.put(name, standing)
+    assert here.pick_ejected(tried="d") == "a"
+    assert here.pick_ejected(tried="da") is None
+    assert here.spread() == {"d": 100}  # it gets nothing else
+
+
+def test_one_that_is_ejected_and_full_is_no_last_resort(bench: MakeBench) -> None:
+    here = bench(cap=1)
+    here.put("a", Standing.EJECTED)
+    assert here.pick_ejected(tried="bcd") == "a"
+    here.row.upstream_begin(0)
+    assert here.pick_ejected(tried="bcd") is None
+    assert here.board.active(0) == 1

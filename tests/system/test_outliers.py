@@ -80,6 +80,21 @@ def test_an_upstream_that_hangs_is_ejected(minato: StartMinato, origin: MakeApp)
     instance.wait_for_log(rf"upstream {bad.url}/health is ejected for 60 s")
 
 
+def test_a_retry_that_finds_nobody_else_goes_to_one_that_is_ejected_and_well_again(
+    minato: StartMinato, origin: MakeApp
+) -> None:
+    healed, fails = origin(name="healed"), origin(name="fails")
+    healed.routes[b"/"] = drop
+    instance = minato(healed, fails, health=PROBED, passive_health=SHORT | {"eject": 60})
+    assert set(spread(instance.port, 10)) == {b"fails"}
+    instance.wait_for_log(rf"upstream {healed.url}/health is ejected for 60 s")
+    del healed.routes[b"/"]
+    fails.routes[b"/"] = drop
+    assert set(spread(instance.port, 4)) == {b"healed"}
+    healed.routes[b"/"] = drop
+    assert set(spread(instance.port, 1)) == {502}
+
+
 def test_statuses_eject_where_the_config_says_so(minato: StartMinato, origin: MakeApp) -> None:
     bad, good = origin(name="bad"), origin(name="good")
     bad.routes[b"/"] = sick(bad)

@@ -15,7 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 import psutil
 import pytest
 
-from .harness import Client, Minato, Origin, OriginConnection, request_bytes, wait_until
+from minato.config.model import ListenAddress
+from minato.control.admin.client import post
+
+from .harness import App, Client, Minato, Origin, OriginConnection, fetch, free_port, request_bytes, wait_until
 from .harness.wire import Truncated, response_bytes
 
 StartMinato = Callable[..., Minato]
@@ -283,3 +286,32 @@ def _find_worker(client: Client, pids: tuple[int, int]) -> int:
         return 0
 
     return wait_until(find, "a worker to accept the connection")
+
+
+def test_sessions_whose_upstream_drains_and_is_full_wait_for_it_where_nobody_else_is(
+    minato: StartMinato, origin: Callable[..., App]
+) -> None:
+    home, other, admin = origin(name="home"), origin(name="other"), free_port()
+    instance = minato(
+        {"host": home.url, "health_uri": "/health", "max_connections": 1},
+        {"host": other.url, "health_uri": "/health", "max_connections": 1},
+        service_keys={"sticky": {"cookie": "srv"}, "queue": {"timeout": 10}, "retries": 1},
+        health={"interval": 0.2},
+        admin={"listen": f"127.0.0.1:{admin}"},
+    )
+    answers = [fetch(instance.port) for _ in range(4)]
+    cookie = next(one.get(b"set-cookie") for one in answers if one.get(b"x-origin") == b"home")
+    assert cookie is not None
+    fields = [(b"cookie", cookie.split(b";")[0])]
+    assert post(ListenAddress("127.0.0.1", admin), "/drain", {"upstream": home.url})[0] == 200
+    other.health.status = b"500 Sick"
+    instance.wait_for_log(f"{other.url}/health is down")
+    with instance.client() as first, instance.client(timeout_s=20) as second:
+        first.send(request_bytes(target=b"/slow", fields=fields))
+        wait_until(lambda: home.hits.get(b"/slow"), "the first request at its upstream")
+        second.send(request_bytes(fields=fields))
+        time.sleep(0.2)
+        assert fetch(instance.port).status == 503  # who has no session there has nobody
+        home.gate.set()
+        assert first.receive().body == b"slow\n"
+        assert second.receive().get(b"x-origin") == b"home"

@@ -27,10 +27,7 @@ def answer(body: bytes) -> bytes:
 
 
 def wait_taken_over(instance: Minato, since: int) -> None:
-    instance.remember_children()
-    line = instance.wait_for_log("^minato: ready", 20, since)
-    instance.masters.append(int(line.split("pid=")[1].split()[0]))
-    instance.remember_children()
+    instance.note_master(instance.wait_for_log("^minato: ready", 20, since))
 
 
 def admin_post(port: int, path: str, body: dict[str, Any]) -> dict[str, Any]:

@@ -63,6 +63,7 @@ class AdminEndpoint:
     def serve(self, address: ListenAddress | None) -> None:
         """Serve this address, which is bound, and none else; requests that came by the old one are answered."""
         if address == self._address:
+            self.drop_others()  # what was adopted and is not wanted: it would take connections that nobody accepts
             return
         if self._address is not None:
             self._accept(MAX_CONNECTIONS)

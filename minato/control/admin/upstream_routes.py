@@ -10,6 +10,7 @@ from minato.config.problems import did_you_mean, shown
 from minato.control.admin.answer import Answer, refuse
 from minato.control.admin.json_body import read_object
 from minato.control.admin.routes import Reply, Route, Routes
+from minato.control.drains import Drained
 
 log = logging.getLogger("minato.admin")
 
@@ -24,7 +25,7 @@ class UpstreamDesk(Protocol):
 
     def describe(self) -> Sequence[Mapping[str, object]]: ...
     def names(self) -> Mapping[str, Sequence[str]]: ...
-    def mark_drain(self, keys: Sequence[str], on: bool) -> Mapping[str, int]: ...
+    def mark_drain(self, keys: Sequence[str], on: bool, on_marked: Callable[[Drained], None]) -> None: ...
 
 
 def make_upstream_routes(desk: UpstreamDesk) -> Routes:
@@ -44,9 +45,16 @@ def _make_drain(desk: UpstreamDesk, on: bool) -> Callable[[bytes, Reply], None]:
     def mark(body: bytes, reply: Reply) -> None:
         urls = _read_urls(body)
         keys = _find_keys(urls, desk.names())
-        open_by_service = desk.mark_drain(keys, on)
         log.info("%s asked for: %s", "drain" if on else "undrain", ", ".join(keys))
-        reply(Answer(200, {"draining" if on else "undrained": keys, "open": open_by_service}))
+
+        def finish(outcome: Drained) -> None:
+            content: dict[str, object] = {"draining" if on else "undrained": keys, "open": outcome.open_by_service}
+            if outcome.missing:
+                content["missing"] = len(outcome.missing)
+                content["error"] = "an older master did not confirm in time; the others have done it"
+            reply(Answer(504 if outcome.missing else 200, content))
+
+        desk.mark_drain(keys, on, finish)
 
     return mark
 

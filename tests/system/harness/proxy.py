@@ -174,9 +174,12 @@ class Minato:
         """USR2, and wait until the new master has taken over; returns its pid, which is ``pid`` from then on."""
         since = len(self.lines)
         self.signal(signal.SIGUSR2)
-        line = self.wait_for_log(r"^minato: ready", timeout_s, since)
+        return self.note_master(self.wait_for_log(r"^minato: ready", timeout_s, since))
+
+    def note_master(self, ready_line: str) -> int:
+        """A new master has taken over and says so: ``pid`` is its from then on."""
         self.remember_children()  # the new master is the old one's child for as long as that lives
-        self.masters.append(int(re.findall(r"pid=(\d+)", line)[0]))
+        self.masters.append(int(re.findall(r"pid=(\d+)", ready_line)[0]))
         self.remember_children()
         with contextlib.suppress(psutil.NoSuchProcess):
             self._known.setdefault(self.pid, psutil.Process(self.pid).create_time())
