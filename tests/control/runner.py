@@ -102,6 +102,14 @@ class Instance:
             assert time.monotonic() < deadline_s, (titles, [title(worker) for worker in workers], self.log)
             time.sleep(0.01)
 
+    def wait_accepted(self, sock: socket.socket) -> None:
+        """Wait until one of the workers has accepted this connection: from then on it is in flight there."""
+        ours = sock.getsockname()[1]
+        deadline_s = time.monotonic() + WAIT_S
+        while not any(ours in _remote_ports(worker) for worker in self.workers()):
+            assert time.monotonic() < deadline_s, (ours, self.log)
+            time.sleep(0.01)
+
     def segments(self) -> list[str]:
         return [name for name in os.listdir("/dev/shm") if name.startswith(f"minato-{self.pid}-")]
 
@@ -131,6 +139,13 @@ class Instance:
         for name in os.listdir("/dev/shm"):
             if any(name.startswith(f"minato-{pid}-") for pid in [*self.masters, *self._seen]):
                 os.unlink(f"/dev/shm/{name}")
+
+
+def _remote_ports(process: psutil.Process) -> set[int]:
+    try:
+        return {item.raddr.port for item in process.net_connections("tcp") if item.raddr}
+    except psutil.Error:
+        return set()
 
 
 def title(process: psutil.Process) -> str:

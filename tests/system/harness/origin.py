@@ -156,7 +156,7 @@ Script = Callable[[OriginConnection], None]
 
 @dataclass
 class Health:
-    """How the origin answers probes: a status, or not at all until ``hang`` is cleared; ``once`` holds what comes first."""
+    """How the origin answers probes: a status, those of ``once`` first; or not at all until ``hang`` is cleared."""
 
     status: bytes = b"200 OK"
     once: list[bytes] = field(default_factory=list)
