@@ -103,19 +103,19 @@ def test_no_worker_starves_where_all_have_more_than_there_is_room_for(minato: St
 def test_who_waits_too_long_or_in_vain_gets_a_503(minato: StartMinato, origin: MakeOrigin) -> None:
     gate = threading.Event()
     app = origin(SlowOrigin(gate=gate))
-    instance = minato(app, limits={"upstream_connections": 1}, service_keys={"queue": {"size": 2, "timeout": 0.4}})
+    instance = minato(app, limits={"upstream_connections": 1}, service_keys={"queue": {"size": 2, "timeout": 1}})
     with instance.client() as holding:
         holding.send(request_bytes(target=b"/held"))
         app.wait_requests(1)
         began_s = time.monotonic()
         answers = ask(instance, [b"/%d" % number for number in range(5)])
         assert [status for status, _ in answers] == [503] * 5
-        assert 0.35 < time.monotonic() - began_s < 3
+        assert 0.9 < time.monotonic() - began_s < 10
         gate.set()
         assert holding.receive().status == 200
         assert holding.request().status == 200
     instance.wait_for_log("2 requests wait for room already")
-    instance.wait_for_log("no room at an upstream of service test within 0.4 s; the request gets a 503")
+    instance.wait_for_log("no room at an upstream of service test within 1 s; the request gets a 503")
     assert len(app.requests) == 2
 
 
@@ -130,9 +130,11 @@ def test_clients_that_left_are_not_asked_for(minato: StartMinato, origin: MakeOr
         for client in leaving:
             client.send(request_bytes(target=b"/left"))
         patient.send(request_bytes(target=b"/patient"))
+        (worker,) = instance.workers()
+        wait_until(lambda: _served_by(worker, instance.port) == 12, "all to be accepted")
         for number, client in enumerate(leaving):
             client.reset() if number % 2 else client.close()
-        time.sleep(0.2)
+        wait_until(lambda: _served_by(worker, instance.port) == 2, "minato to let go of those that left")
         gate.set()
         assert [client.receive().body for client in (holding, patient)] == [b"/held", b"/patient"]
     assert [request.target for request in app.requests] == [b"/held", b"/patient"]
@@ -200,7 +202,7 @@ def test_a_worker_that_is_killed_or_stopped_while_it_waits_holds_up_nobody(
         gate.set()
         began_s = time.monotonic()
         assert [client.receive().body for client in (holding, *rest)] == [b"/held", b"/mine", b"/mine"]
-        assert time.monotonic() - began_s < 4
+        assert time.monotonic() - began_s < 10  # long before the heartbeat's time
         if end is signal.SIGSTOP:
             os.kill(second.pid, signal.SIGCONT)
             assert {client.receive().body for client in clients[second.pid]} == {b"/other"}
@@ -262,13 +264,18 @@ def test_crowds_failures_leavers_and_reloads_together_leave_nothing_behind(
         for one in running:
             one.result()
     assert set(statuses) <= {200, 502, 503}
-    assert statuses[200] > 500, statuses
+    assert statuses[200] > 100, statuses
     wait_until(lambda: len(instance.generations()) == 1, "the old generations to end")
     # All room is there again, and nobody waits: two at a time are answered at once, again and again.
     began_s = time.monotonic()
     for _ in range(20):
         assert {status for status, _ in ask(instance, [b"/1", b"/2"])} <= {200, 502}
-    assert time.monotonic() - began_s < 3
+    assert time.monotonic() - began_s < 10
+
+
+def _served_by(worker: psutil.Process, port: int) -> int:
+    """Return how many connections of clients a worker has."""
+    return sum(bool(one.raddr) and one.laddr.port == port for one in worker.net_connections("tcp"))
 
 
 def _find_worker(client: Client, pids: tuple[int, int]) -> int:
