@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.chaos.sockets import has_accepted
+
 WAIT_S = 20.0
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -104,10 +106,9 @@ class Instance:
 
     def wait_accepted(self, sock: socket.socket) -> None:
         """Wait until one of the workers has accepted this connection: from then on it is in flight there."""
-        ours = sock.getsockname()[1]
         deadline_s = time.monotonic() + WAIT_S
-        while not any(ours in _remote_ports(worker) for worker in self.workers()):
-            assert time.monotonic() < deadline_s, (ours, self.log)
+        while not any(has_accepted(worker.pid, sock) for worker in self.workers()):
+            assert time.monotonic() < deadline_s, self.log
             time.sleep(0.01)
 
     def segments(self) -> list[str]:
@@ -139,13 +140,6 @@ class Instance:
         for name in os.listdir("/dev/shm"):
             if any(name.startswith(f"minato-{pid}-") for pid in [*self.masters, *self._seen]):
                 os.unlink(f"/dev/shm/{name}")
-
-
-def _remote_ports(process: psutil.Process) -> set[int]:
-    try:
-        return {item.raddr.port for item in process.net_connections("tcp") if item.raddr}
-    except psutil.Error:
-        return set()
 
 
 def title(process: psutil.Process) -> str:

@@ -12,10 +12,12 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import psutil
 import pytest
 
+from tests.chaos.sockets import has_accepted
+
 from .harness import Client, Minato, Origin, OriginConnection, request_bytes, wait_until
+from .harness.proxy import fd_count
 from .harness.wire import Truncated, response_bytes
 
 StartMinato = Callable[..., Minato]
@@ -123,6 +125,8 @@ def test_clients_that_left_are_not_asked_for(minato: StartMinato, origin: MakeOr
     gate = threading.Event()
     app = origin(SlowOrigin(gate=gate))
     instance = minato(app, limits={"upstream_connections": 1})
+    (worker,) = instance.workers()
+    idle = fd_count(worker)
     with instance.client() as holding, instance.client() as patient:
         holding.send(request_bytes(target=b"/held"))
         app.wait_requests(1)
@@ -130,11 +134,10 @@ def test_clients_that_left_are_not_asked_for(minato: StartMinato, origin: MakeOr
         for client in leaving:
             client.send(request_bytes(target=b"/left"))
         patient.send(request_bytes(target=b"/patient"))
-        (worker,) = instance.workers()
-        wait_until(lambda: _served_by(worker, instance.port) == 12, "all to be accepted")
+        wait_until(lambda: fd_count(worker) == idle + 13, "all to be accepted, and one at the upstream")
         for number, client in enumerate(leaving):
             client.reset() if number % 2 else client.close()
-        wait_until(lambda: _served_by(worker, instance.port) == 2, "minato to let go of those that left")
+        wait_until(lambda: fd_count(worker) == idle + 3, "minato to let go of those that left")
         gate.set()
         assert [client.receive().body for client in (holding, patient)] == [b"/held", b"/patient"]
     assert [request.target for request in app.requests] == [b"/held", b"/patient"]
@@ -273,20 +276,8 @@ def test_crowds_failures_leavers_and_reloads_together_leave_nothing_behind(
     assert time.monotonic() - began_s < 10
 
 
-def _served_by(worker: psutil.Process, port: int) -> int:
-    """Return how many connections of clients a worker has."""
-    return sum(bool(one.raddr) and one.laddr.port == port for one in worker.net_connections("tcp"))
-
-
 def _find_worker(client: Client, pids: tuple[int, int]) -> int:
     """Return the process that accepts a connection."""
-    ours = client.sock.getsockname()[1]
-
-    def find() -> int:
-        for pid in pids:
-            remotes = [one.raddr for one in psutil.Process(pid).net_connections("tcp")]
-            if any(remote and remote.port == ours for remote in remotes):
-                return pid
-        return 0
-
-    return wait_until(find, "a worker to accept the connection")
+    return wait_until(
+        lambda: next((pid for pid in pids if has_accepted(pid, client.sock)), 0), "a worker to accept the connection"
+    )
