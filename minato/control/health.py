@@ -300,14 +300,17 @@ class HealthChecker:
         watch.probe_soon()  # it may be down altogether
 
     def _on_result(self, watch: UpstreamWatch, result: ProbeResult, transition: Transition | None) -> None:
-        """Publish every result, not only changes: a board that missed one is right again after the next."""
-        if transition is not None:
-            self._log_change(watch, transition)
+        """Publish every result, not only changes: a board that missed one is right again after the next.
+
+        What the log says holds when it is said: whoever reads there that an upstream is down need not expect that it
+        still gets requests.
+        """
         if result is REFUSED:
             self._standings.on_refused(watch.key, watch.state, result)
         else:
             self._standings.on_result(watch.key, watch.state, result)
         if transition is not None:
+            self._log_change(watch, transition)
             self._without_result.discard(watch.key)
             self._note_first_round()
 

@@ -217,6 +217,7 @@ class Standings:
         for change in changes:
             if change.key != heard_of:
                 self._publish_one(change.key)
+        for change in changes:
             self._tell(change, now_s)
             if change.after is Standing.EJECTED:
                 self._on_ejected(change.key, now_s + change.lasts_s)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
 from collections.abc import Collection, Iterable
 from pathlib import Path
 
@@ -21,10 +22,21 @@ def accepted_from(pid: int, ports: Collection[int]) -> frozenset[int]:
     )
 
 
+def has_accepted(pid: int, sock: socket.socket) -> bool:
+    """Tell whether a process has accepted this IPv4 connection of ours; ask again if not, one look may miss it."""
+    ours, port = sock.getsockname()[1], sock.getpeername()[1]
+    inodes = [inode for inode, remote in connections_on(_TABLE.read_text(), [port]) if remote == ours]
+    return not _socket_inodes(pid).isdisjoint(inodes)
+
+
 def _socket_inodes(pid: int) -> set[str]:
     found = set()
     directory = Path(f"/proc/{pid}/fd")
-    for fd in os.listdir(directory):
+    try:
+        numbers = os.listdir(directory)
+    except (FileNotFoundError, ProcessLookupError):
+        return found  # it is gone
+    for fd in numbers:
         with contextlib.suppress(FileNotFoundError):
             target = os.readlink(directory / fd)
             if target.startswith("socket:["):

@@ -15,6 +15,8 @@ from pathlib import Path
 
 import psutil
 
+from tests.chaos.sockets import has_accepted
+
 WAIT_S = 20.0
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -100,6 +102,13 @@ class Instance:
             if [title(worker) for worker in workers] == list(titles):
                 return workers
             assert time.monotonic() < deadline_s, (titles, [title(worker) for worker in workers], self.log)
+            time.sleep(0.01)
+
+    def wait_accepted(self, sock: socket.socket) -> None:
+        """Wait until one of the workers has accepted this connection: from then on it is in flight there."""
+        deadline_s = time.monotonic() + WAIT_S
+        while not any(has_accepted(worker.pid, sock) for worker in self.workers()):
+            assert time.monotonic() < deadline_s, self.log
             time.sleep(0.01)
 
     def segments(self) -> list[str]:

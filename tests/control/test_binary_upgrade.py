@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.control.runner import Instance, ask, connect, finish, read_answer, write_config
+from tests.control.runner import Instance, ask, connect, finish, write_config
 from tests.ports import free_port
 
 Start = Callable[..., Instance]
@@ -59,13 +59,12 @@ def wait_gone(process: psutil.Process) -> None:
 def test_new_master_serves_and_the_old_one_finishes_and_ends_with_0(minato: Instance, port: int) -> None:
     old = minato.pid
     with connect(port) as slow:
-        slow.sendall(b"GET /slow HTTP/1.1\r\n\r\n")
-        time.sleep(0.1)  # it is accepted
+        minato.wait_accepted(slow)
         first = {worker.pid for worker in minato.workers()}
         minato.signal(signal.SIGUSR2)
         assert minato.upgraded() != old
         assert int(ask(port)["pid"]) not in first
-        assert int(read_answer(slow)["pid"]) in first
+        assert int(finish(slow)["pid"]) in first
     assert minato.wait_exit() == 0
     assert [name for name in os.listdir("/dev/shm") if name.startswith(f"minato-{old}-")] == []
     assert len(minato.workers()) == 2

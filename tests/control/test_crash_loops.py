@@ -38,7 +38,7 @@ def test_config_whose_workers_crash_is_taken_back_and_everybody_is_told(
         minato.wait_ready()
         with connect(port) as slow:
             slow.sendall(b"GET /slow HTTP/1.1\r\n\r\n")
-            minato.wait_workers("0 gen 1")
+            minato.wait_accepted(slow)
             write_config(config, port, added, workers=1, extra=f"{listen}\n{CRASHING}")
             minato.signal(signal.SIGHUP)
             line = minato.wait_for("generation 2 is given up")

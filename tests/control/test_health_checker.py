@@ -102,6 +102,29 @@ def test_a_failing_upstream_goes_down_and_comes_back_each_logged_once(
     assert levels == [logging.INFO, logging.WARNING, logging.INFO]
 
 
+def test_a_change_is_published_before_it_is_logged(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    """Whoever reads that an upstream is down must not see it get requests still."""
+    origin = bench.origin()
+    upstream = origin.upstream()
+    published: list[bool | None] = []
+
+    class Reader(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            published.append(bench.published.up.get(upstream.key))
+
+    reader, logger = Reader(), logging.getLogger("minato.health")
+    caplog.set_level(logging.INFO, "minato.health")
+    logger.addHandler(reader)
+    try:
+        bench.checker(upstream)
+        for number, behave in enumerate((respond(OK), SICK, respond(OK)), 1):
+            origin.behave = behave
+            wait_for(lambda number=number: len(published) >= number)
+    finally:
+        logger.removeHandler(reader)
+    assert published == [True, False, True]
+
+
 def test_an_upstream_that_stops_listening_goes_down_and_is_found_again(bench: Bench) -> None:
     origin = bench.origin()
     upstream = origin.upstream()

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.control.runner import Instance, ask, connect, finish, read_answer, write_config
+from tests.control.runner import Instance, ask, connect, finish, write_config
 from tests.ports import free_port
 
 Start = Callable[..., Instance]
@@ -45,11 +45,11 @@ def reload(minato: Instance, number: int) -> None:
 
 def test_new_generation_serves_and_the_old_one_finishes(minato: Instance, port: int) -> None:
     with connect(port) as slow:
-        slow.sendall(b"GET /slow HTTP/1.1\r\n\r\n")
         minato.wait_workers("0 gen 1", "1 gen 1")
+        minato.wait_accepted(slow)
         reload(minato, 2)
         assert ask(port)["gen"] == "2"
-        assert read_answer(slow)["gen"] == "1"
+        assert finish(slow)["gen"] == "1"
     minato.wait_workers("0 gen 2", "1 gen 2")
     minato.wait_for("generation 1 is gone")
     assert len(minato.segments()) == 1

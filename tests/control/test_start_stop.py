@@ -90,7 +90,7 @@ def test_second_term_stops_at_once(start: Start, config: Path) -> None:
     minato = start(config)
     minato.wait_ready()
     with connect(port) as idle:
-        ask(port)
+        minato.wait_accepted(idle)
         minato.signal(signal.SIGTERM)
         minato.wait_for("stopping: what is in flight")
         minato.signal(signal.SIGTERM)

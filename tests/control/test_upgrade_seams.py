@@ -42,7 +42,7 @@ def test_nobody_waits_for_workers_that_are_more_than_before_while_they_boot(
             time.sleep(0.01)
         waiting = [connect(port) for _ in range(24)]
         for sock in waiting:
-            sock.settimeout(2)
+            sock.settimeout(10)
             sock.sendall(b"GET / HTTP/1.1\r\n\r\n")
             assert read_answer(sock)["gen"] == "1"
         minato.workers()
@@ -103,7 +103,7 @@ def test_master_ends_after_the_one_before_it(start: Start, config: Path) -> None
     instance.wait_ready()
     with connect(port) as slow:
         slow.sendall(b"GET /slow HTTP/1.1\r\n\r\n")
-        time.sleep(0.1)  # it is accepted
+        instance.wait_accepted(slow)
         instance.signal(signal.SIGUSR2)
         new = psutil.Process(instance.upgraded())
         instance.signal(signal.SIGTERM)
@@ -122,7 +122,7 @@ def test_master_between_two_others_ends_after_the_one_before_it(start: Start, co
     instance.wait_ready()
     with connect(port) as slow:
         slow.sendall(b"GET /slow HTTP/1.1\r\n\r\n")
-        time.sleep(0.1)
+        instance.wait_accepted(slow)
         instance.signal(signal.SIGUSR2)
         second = psutil.Process(instance.upgraded())
         instance.signal(signal.SIGUSR2)
@@ -141,12 +141,12 @@ def test_generations_that_drained_before_the_upgrade_let_go_of_what_they_stored(
     instance = start(config)
     instance.wait_ready()
     with connect(port) as first:
-        time.sleep(0.1)  # it is accepted
+        instance.wait_accepted(first)
         instance.signal(signal.SIGHUP)
         instance.wait_for("generation 2 serves")
         assert not [line for line in instance.log if "standin: shed" in line]
         with connect(port) as second:
-            time.sleep(0.1)  # it is accepted
+            instance.wait_accepted(second)
             instance.signal(signal.SIGUSR2)
             instance.wait_for("standin: shed")
             assert finish(second)["gen"] == "2"
@@ -161,7 +161,7 @@ def test_master_that_drains_lets_go_of_what_it_stored_when_the_new_one_reloads(s
     instance = start(config)
     instance.wait_ready()
     with connect(port) as first:
-        time.sleep(0.1)  # it is accepted
+        instance.wait_accepted(first)
         instance.signal(signal.SIGUSR2)
         instance.upgraded()
         assert not [line for line in instance.log if "standin: shed" in line]

@@ -61,10 +61,11 @@ def test_the_kernel_tells_how_long_a_connection_has_waited() -> None:
             near, _ = listener.accept()
             with near:
                 assert 0.35 <= measure_wait_s(near) < 5.0
+        began_s = time.monotonic()
         with socket.create_connection(listener.getsockname()):
             near, _ = listener.accept()
             with near:
-                assert measure_wait_s(near) < 0.3
+                assert measure_wait_s(near) < time.monotonic() - began_s + 0.1
     left, right = socket.socketpair()
     with left, right:
         assert measure_wait_s(left) == 0.0
@@ -105,14 +106,18 @@ def test_under_overload_new_clients_get_a_503_and_old_ones_their_answers(
     with here.client() as old:
         old.send(request_bytes())
         assert old.receive().body == b"hello"
-        statuses = [status_after_wait(here.held, here.client) for _ in range(6)]
+        statuses = [status_after_wait(here.held, here.client)]
+        while statuses[-1] == 200 and len(statuses) < 20:  # four, unless the machine lets a second pass in between
+            statuses.append(status_after_wait(here.held, here.client))
         assert statuses[0] == 200 and statuses[-1] == 503
         assert made[0].is_too_long
         old.send(request_bytes())
         assert old.receive().body == b"hello"
-    with here.client() as client:  # no wait: it is over
-        client.send(request_bytes())
-        assert client.receive().status == 200
+    while statuses[-1] == 503:  # until somebody has not waited, mostly the first
+        assert len(statuses) < 30
+        with here.client() as client:
+            client.send(request_bytes())
+            statuses.append(client.receive().status)
     assert len([record for record in caplog.records if "limits.accept_wait" in record.getMessage()]) == 1
     assert here.counted(Counter.RESPONSES_5XX) == statuses.count(503)
 

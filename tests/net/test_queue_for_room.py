@@ -82,7 +82,7 @@ def test_after_its_timeout_it_gets_a_503_that_says_when_to_come_back(
         began_s = time.monotonic()
         response = late.request(target=b"/late")
         assert (response.status, response.get(b"retry-after")) == (503, b"1")
-        assert 0.28 <= time.monotonic() - began_s < 2
+        assert 0.28 <= time.monotonic() - began_s < 5
         assert not response.says_close()
         gate.answer(hello(b"held"))
         assert holding.receive().body == b"held"
@@ -196,11 +196,11 @@ def test_a_body_waits_with_its_request_and_is_not_read_beyond_bounds(
 def test_a_body_that_trickles_while_its_request_waits_is_not_blamed(
     gate: Gate, origin: OriginMaker, proxy: ProxyMaker
 ) -> None:
-    here = capped(proxy, origin(gate), timeouts=Timeouts(client_body_s=0.2))
+    here = capped(proxy, origin(gate), timeouts=Timeouts(client_body_s=0.5))
     wire = request_bytes(b"POST", b"/upload", body=b"x" * 100)
     with asking(here, b"/held"), here.client() as client:
         client.send(wire[:-50])
-        time.sleep(0.5)  # longer than it may pause: but it is not the client that is waited for
+        time.sleep(0.8)  # longer than it may pause: but it is not the client that is waited for
         assert waiting(here) == 1
         gate.answer(hello())
         client.send(wire[-50:])
@@ -256,6 +256,7 @@ def test_a_retry_goes_before_all_who_wait_and_holds_nobody_up(origin: OriginMake
                 assert last.receive().body == b"5"
             late.close()
         assert [client.receive().body for client in clients] == [b"0", b"1", b"2", b"3"]
+    wait_for_active(here, 0)  # or the one that left would be tried again when its upstream closes
     for connection in failing.pending:
         failing.done(connection, stays=False)
     assert here.counted(Counter.RETRIES) == 1

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import time
+import contextlib
 
 from minato.config.affinity import StickyConfig
 from minato.config.model import BalancerKind, CacheConfig, QueueConfig
+from minato.shared.board import Counter
 from tests.net.gate import Gate, wait_for_active
 from tests.net.proxy import OriginMaker, ProxyMaker, hello
 from tests.net.queue_support import asking, capped, nobody_waits, poll_gates, waiting
@@ -41,10 +42,14 @@ def test_followers_of_a_leader_that_waited_in_vain_do_not_wait_again(
     gate: Gate, origin: OriginMaker, proxy: ProxyMaker
 ) -> None:
     here = capped(proxy, origin(gate), queue=QueueConfig(100, 0.5), cache=CacheConfig(enabled=True))
-    began_s = time.monotonic()
-    with asking(here, b"/held", *[b"/page"] * 6) as (_, *same):
+    with asking(here, b"/held"), contextlib.ExitStack() as stack:
+        same = [stack.enter_context(here.client()) for _ in range(6)]
+        wait_until(lambda: here.counted(Counter.CONNECTIONS_ACTIVE) == 7, "all to be accepted")
+        with here.held():  # so that all begin in the same moment, and have waited long enough in the same
+            for client in same:
+                client.send(request_bytes(target=b"/page"))
         assert [client.receive().status for client in same] == [503] * 6
-        assert time.monotonic() - began_s < 0.9
+        assert (here.counted(Counter.REQUESTS_QUEUED), here.counted(Counter.QUEUE_TIMEOUTS)) == (1, 6)
         gate.answer(hello())
     assert nobody_waits(here)
 

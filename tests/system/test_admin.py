@@ -12,6 +12,8 @@ from typing import Any
 import psutil
 import pytest
 
+from tests.chaos.sockets import has_accepted
+
 from .conftest import Instances
 from .harness import (
     App,
@@ -87,8 +89,7 @@ def clients_of(instance: Minato, worker: psutil.Process, count: int, stack: Exit
     while len(found) < count:
         client = stack.enter_context(instance.client())
         assert client.request(target=b"/status/200").status == 200
-        port = client.sock.getsockname()[1]
-        if any(item.raddr and item.raddr.port == port for item in worker.net_connections("tcp")):
+        if has_accepted(worker.pid, client.sock):
             found.append(client)
     return found
 

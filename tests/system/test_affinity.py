@@ -81,7 +81,7 @@ def test_another_instance_agrees(minato: StartMinato, three: list[App]) -> None:
 
 
 def test_only_the_keys_of_a_dead_upstream_move(minato: StartMinato, three: list[App]) -> None:
-    instance = minato(*three, workers=2, service_keys=HASHED, health={"interval": 0.1, "tcp_timeout": 0.5})
+    instance = minato(*three, workers=2, service_keys=HASHED, health={"interval": 0.1})
     before = [where(instance.port, target) for target in TARGETS]
     dead = three[0]
     dead.stop()

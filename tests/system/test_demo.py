@@ -16,6 +16,9 @@ from .conftest import Instances
 from .harness import Client, Minato, fetch, request_bytes, wait_until
 from .harness.proxy import REPO, run_minato
 
+# Its ports are given: in one process of the tests, so that none waits for another.
+pytestmark = pytest.mark.xdist_group("demo")
+
 PORTS = (8080, 9001, 9002)
 
 

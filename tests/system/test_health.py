@@ -14,7 +14,8 @@ from .harness.tls import Authority, unknown_server
 StartMinato = Callable[..., Minato]
 MakeApp = Callable[..., App]
 
-QUICK = {"interval": 0.3, "tcp_timeout": 0.5, "http_timeout": 1}
+# Often; but whoever answers has time to, however busy the machine is.
+QUICK = {"interval": 0.3, "tcp_timeout": 3, "http_timeout": 3}
 
 
 def who(instance: Minato) -> bytes | int:
@@ -82,13 +83,13 @@ def test_probe_that_hangs_counts_as_failed_and_delays_no_other(minato: StartMina
     good = origin(name="good")
     began_s = time.monotonic()
     instance = minato(*hanging, good, health={"interval": 0.5, "tcp_timeout": 1, "http_timeout": 2})
-    assert time.monotonic() - began_s < 8  # side by side: one http_timeout, not eight
+    assert time.monotonic() - began_s < 12  # side by side: one http_timeout, not eight
     assert len(instance.find_log(r"is down: .*")) == 8
     assert [who(instance) for _ in range(5)] == [b"good"] * 5
     good.health.status = b"500 Sick"
     probes = good.health.probes
-    good.wait_for(lambda: good.health.probes >= probes + 3, "probes on time", timeout_s=4)
-    instance.wait_for_log(rf"{good.url}/health is down", timeout_s=2)
+    good.wait_for(lambda: good.health.probes >= probes + 3, "probes on time", timeout_s=5)
+    instance.wait_for_log(rf"{good.url}/health is down")
 
 
 def test_upstream_that_accepts_no_connection_is_down_at_start(minato: StartMinato, origin: MakeApp) -> None:
@@ -122,10 +123,8 @@ def test_rise_and_fall_ask_for_several_results(minato: StartMinato, origin: Make
 def test_one_failed_probe_ejects_nobody_when_fall_is_two(minato: StartMinato, origin: MakeApp) -> None:
     app = origin(name="a")
     instance = minato(app, health=QUICK | {"fall": 2})
-    app.health.status = b"500 Sick"
     probes = app.health.probes
-    app.wait_for(lambda: app.health.probes == probes + 1, "one failed probe")
-    app.health.status = b"200 OK"
+    app.health.once.append(b"500 Sick")
     app.wait_for(lambda: app.health.probes >= probes + 3, "more probes")
     assert instance.find_log(r"is down") == [] and who(instance) == b"a"
 
@@ -179,9 +178,9 @@ def test_probes_go_on_during_forks_and_signals(minato: StartMinato, origin: Make
     app = origin()
     hanging = origin()
     hanging.health.hang = True
-    instance = minato(app, hanging, health=QUICK)
+    instance = minato(app, hanging, health=QUICK | {"http_timeout": 1})
     for _ in range(5):
         instance.reload()
     probes = app.health.probes
-    app.wait_for(lambda: app.health.probes >= probes + 2, "probes after five reloads", timeout_s=3)
+    app.wait_for(lambda: app.health.probes >= probes + 2, "probes after five reloads")
     wait_until(lambda: len(instance.generations()) == 1, "old generations to end")

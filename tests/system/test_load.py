@@ -65,13 +65,13 @@ def test_a_thousand_connections_at_once_are_all_answered(minato: StartMinato, ng
 
 def test_fifty_reloads_under_load_fail_no_request(minato: StartMinato, nginx: Nginx) -> None:
     instance = minato({"host": nginx.url, "health_uri": "/"}, workers=2)
-    load = Wrk(instance.port, seconds=25)
+    load = Wrk(instance.port, seconds=120)
     try:
         for number in range(50):
             generation = instance.reload()
             assert load.is_running(), f"the load ended before reload {number}"
             assert generation == number + 2
-        report = load.report()
+        report = load.finish()
     finally:
         load.stop()
     assert_without_error(report)
@@ -82,7 +82,7 @@ def test_fifty_reloads_under_load_fail_no_request(minato: StartMinato, nginx: Ng
 def test_no_queued_connection_is_lost_by_reloads_and_by_fewer_workers(minato: StartMinato, nginx: Nginx) -> None:
     """A connection for each request: some are always waiting in the queue of a slot whose worker changes or goes."""
     instance = minato({"host": nginx.url, "health_uri": "/"}, workers=2)
-    load = Wrk(instance.port, seconds=10, connections=16, keep_alive=False)
+    load = Wrk(instance.port, seconds=120, connections=16, keep_alive=False)
     try:
         for _ in range(20):
             instance.reload()
@@ -91,7 +91,7 @@ def test_no_queued_connection_is_lost_by_reloads_and_by_fewer_workers(minato: St
             instance.signal(signal.SIGTTOU)
             wait_until(lambda: len(instance.workers()) == 2, "two workers")
         assert load.is_running(), "the load ended too early"
-        report = load.report()
+        report = load.finish()
     finally:
         load.stop()
     assert_without_error(report)

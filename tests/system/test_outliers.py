@@ -17,8 +17,8 @@ StartMinato = Callable[..., Minato]
 MakeApp = Callable[..., App]
 
 # Probes often, so that nobody waits long for the one that ends an ejection.
-PROBED = {"interval": 0.2, "tcp_timeout": 0.5, "http_timeout": 1}
-SHORT = {"eject": 1, "consecutive": 3}
+PROBED = {"interval": 0.2, "tcp_timeout": 3, "http_timeout": 3}
+SHORT = {"eject": 2, "consecutive": 3}
 
 
 def spread(port: int, number: int) -> Counter[bytes | int]:
@@ -63,7 +63,7 @@ def test_an_upstream_that_resets_is_ejected_and_comes_back(minato: StartMinato, 
     bad.routes[b"/"] = drop
     instance = minato(bad, good, health=PROBED, passive_health=SHORT)
     assert set(spread(instance.port, 10)) == {b"good"}  # sent once more, each of them
-    instance.wait_for_log(rf"upstream {bad.url}/health is ejected for 1 s: 3 failures in a row")
+    instance.wait_for_log(rf"upstream {bad.url}/health is ejected for 2 s: 3 failures in a row")
     before = bad.hits[b"/"]
     assert set(spread(instance.port, 10)) == {b"good"} and bad.hits[b"/"] == before
     del bad.routes[b"/"]
@@ -75,7 +75,7 @@ def test_an_upstream_that_resets_is_ejected_and_comes_back(minato: StartMinato, 
 def test_an_upstream_that_hangs_is_ejected(minato: StartMinato, origin: MakeApp) -> None:
     bad, good = origin(name="bad"), origin(name="good")
     bad.routes[b"/"] = hang
-    instance = minato(bad, good, health=PROBED, passive_health=SHORT | {"eject": 60}, timeouts={"response": 0.2})
+    instance = minato(bad, good, health=PROBED, passive_health=SHORT | {"eject": 60}, timeouts={"response": 0.5})
     assert set(spread(instance.port, 6)) == {b"good"}
     instance.wait_for_log(rf"upstream {bad.url}/health is ejected for 60 s")
 
@@ -204,14 +204,14 @@ def test_a_recovered_upstream_gets_little_at_first_and_all_in_the_end(minato: St
     cold.health.status = b"200 OK"
     instance.wait_for_log(rf"{cold.url}/health is up again")
     with instance.client() as client:
-        first = Counter(client.request().get(b"x-origin") for _ in range(200))
-    assert first[b"cold"] < 60  # 20 by the share of the first moment
+        first = Counter(client.request().get(b"x-origin") for _ in range(100))
+    assert first[b"cold"] < 30  # 10 by the share of the first moment
 
     def has_its_share() -> bool:
         with instance.client() as client:
             return Counter(client.request().get(b"x-origin") for _ in range(40))[b"cold"] == 20
 
-    wait_until(has_its_share, "its whole share", timeout_s=8)
+    wait_until(has_its_share, "its whole share")
 
 
 # Drains
@@ -226,7 +226,7 @@ def test_a_drained_upstream_gets_nothing_new_in_any_worker_and_finishes_what_it_
     with Client(instance.port) as first, Client(instance.port) as second:
         for client in (first, second):
             client.send(request_bytes(target=b"/slow"))
-        wait_until(lambda: leaving.hits.get(b"/slow") or staying.hits.get(b"/slow", 0) == 2, "the slow requests")
+        wait_until(lambda: leaving.hits.get(b"/slow", 0) + staying.hits.get(b"/slow", 0) == 2, "the slow requests")
         held = leaving.hits.get(b"/slow", 0)
         status, answer = ask(admin, b"/drain", {"upstream": leaving.url})
         assert (status, answer) == (200, {"draining": [f"{leaving.url}/health"], "open": {"test": 1}})

@@ -12,13 +12,14 @@ from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import psutil
 import pytest
 
 from minato.config.model import ListenAddress
 from minato.control.admin.client import post
+from tests.chaos.sockets import has_accepted
 
 from .harness import App, Client, Minato, Origin, OriginConnection, fetch, free_port, request_bytes, wait_until
+from .harness.proxy import fd_count
 from .harness.wire import Truncated, response_bytes
 
 StartMinato = Callable[..., Minato]
@@ -106,19 +107,19 @@ def test_no_worker_starves_where_all_have_more_than_there_is_room_for(minato: St
 def test_who_waits_too_long_or_in_vain_gets_a_503(minato: StartMinato, origin: MakeOrigin) -> None:
     gate = threading.Event()
     app = origin(SlowOrigin(gate=gate))
-    instance = minato(app, limits={"upstream_connections": 1}, service_keys={"queue": {"size": 2, "timeout": 0.4}})
+    instance = minato(app, limits={"upstream_connections": 1}, service_keys={"queue": {"size": 2, "timeout": 1}})
     with instance.client() as holding:
         holding.send(request_bytes(target=b"/held"))
         app.wait_requests(1)
         began_s = time.monotonic()
         answers = ask(instance, [b"/%d" % number for number in range(5)])
         assert [status for status, _ in answers] == [503] * 5
-        assert 0.35 < time.monotonic() - began_s < 3
+        assert 0.9 < time.monotonic() - began_s < 10
         gate.set()
         assert holding.receive().status == 200
         assert holding.request().status == 200
     instance.wait_for_log("2 requests wait for room already")
-    instance.wait_for_log("no room at an upstream of service test within 0.4 s; the request gets a 503")
+    instance.wait_for_log("no room at an upstream of service test within 1 s; the request gets a 503")
     assert len(app.requests) == 2
 
 
@@ -126,6 +127,8 @@ def test_clients_that_left_are_not_asked_for(minato: StartMinato, origin: MakeOr
     gate = threading.Event()
     app = origin(SlowOrigin(gate=gate))
     instance = minato(app, limits={"upstream_connections": 1})
+    (worker,) = instance.workers()
+    idle = fd_count(worker)
     with instance.client() as holding, instance.client() as patient:
         holding.send(request_bytes(target=b"/held"))
         app.wait_requests(1)
@@ -133,9 +136,10 @@ def test_clients_that_left_are_not_asked_for(minato: StartMinato, origin: MakeOr
         for client in leaving:
             client.send(request_bytes(target=b"/left"))
         patient.send(request_bytes(target=b"/patient"))
+        wait_until(lambda: fd_count(worker) == idle + 13, "all to be accepted, and one at the upstream")
         for number, client in enumerate(leaving):
             client.reset() if number % 2 else client.close()
-        time.sleep(0.2)
+        wait_until(lambda: fd_count(worker) == idle + 3, "minato to let go of those that left")
         gate.set()
         assert [client.receive().body for client in (holding, patient)] == [b"/held", b"/patient"]
     assert [request.target for request in app.requests] == [b"/held", b"/patient"]
@@ -203,7 +207,7 @@ def test_a_worker_that_is_killed_or_stopped_while_it_waits_holds_up_nobody(
         gate.set()
         began_s = time.monotonic()
         assert [client.receive().body for client in (holding, *rest)] == [b"/held", b"/mine", b"/mine"]
-        assert time.monotonic() - began_s < 4
+        assert time.monotonic() - began_s < 10  # long before the heartbeat's time
         if end is signal.SIGSTOP:
             os.kill(second.pid, signal.SIGCONT)
             assert {client.receive().body for client in clients[second.pid]} == {b"/other"}
@@ -265,27 +269,20 @@ def test_crowds_failures_leavers_and_reloads_together_leave_nothing_behind(
         for one in running:
             one.result()
     assert set(statuses) <= {200, 502, 503}
-    assert statuses[200] > 500, statuses
+    assert statuses[200] > 100, statuses
     wait_until(lambda: len(instance.generations()) == 1, "the old generations to end")
     # All room is there again, and nobody waits: two at a time are answered at once, again and again.
     began_s = time.monotonic()
     for _ in range(20):
         assert {status for status, _ in ask(instance, [b"/1", b"/2"])} <= {200, 502}
-    assert time.monotonic() - began_s < 3
+    assert time.monotonic() - began_s < 10
 
 
 def _find_worker(client: Client, pids: tuple[int, int]) -> int:
     """Return the process that accepts a connection."""
-    ours = client.sock.getsockname()[1]
-
-    def find() -> int:
-        for pid in pids:
-            remotes = [one.raddr for one in psutil.Process(pid).net_connections("tcp")]
-            if any(remote and remote.port == ours for remote in remotes):
-                return pid
-        return 0
-
-    return wait_until(find, "a worker to accept the connection")
+    return wait_until(
+        lambda: next((pid for pid in pids if has_accepted(pid, client.sock)), 0), "a worker to accept the connection"
+    )
 
 
 def test_sessions_whose_upstream_drains_and_is_full_wait_for_it_where_nobody_else_is(

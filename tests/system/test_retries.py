@@ -144,7 +144,7 @@ def test_refused_upstream_gets_no_second_request(minato: StartMinato, origin: Ma
     gone.stop()
     for _ in range(4):
         assert fetch(instance.port).status == 200
-    instance.wait_for_log(rf"{gone.url}/health is down", timeout_s=3)
+    instance.wait_for_log(rf"{gone.url}/health is down")
 
 
 def test_upstream_name_that_does_not_resolve_is_down_and_ends_nothing(minato: StartMinato, origin: MakeOrigin) -> None:
@@ -171,7 +171,7 @@ def test_failures_of_upstreams_are_logged_with_the_upstream(minato: StartMinato,
     scripted = origin(garbage)
     instance = minato(scripted, service_keys={"retries": 0})
     assert fetch(instance.port).status == 502
-    instance.wait_for_log(rf"127\.0\.0\.1:{scripted.port}", timeout_s=3)
+    instance.wait_for_log(rf"127\.0\.0\.1:{scripted.port}")
 
 
 def test_failing_fast_does_not_wait(minato: StartMinato, origin: MakeOrigin) -> None:

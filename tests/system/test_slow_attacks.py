@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slow attacks")]
 
 CONNECTIONS = 1000
 SECONDS = 4
-ATTEMPTS = 3
+ATTEMPTS = 5
 # Twice the quiet figure, a third of a millisecond, is less than a turn of the loop that moves large bodies for the
 # attack, and a request on a new connection takes five turns. So in these modes that comes on top; h11 copies bodies.
 OF_TURNS_S = {"slow read": 0.01, "ranges": 0.01}

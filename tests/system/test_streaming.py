@@ -185,8 +185,8 @@ def test_client_that_leaves_aborts_its_upstream_exchange(
             client.receive_head()
         left_s = time.monotonic()
         client.reset() if leave == "reset" else client.close()
-        assert gone.wait(5)
-        assert left_after_s[0] - left_s < 2
+        assert gone.wait(10)
+        assert left_after_s[0] - left_s < 5
 
 
 def test_client_that_leaves_in_mid_upload_aborts_it_uncleanly(minato: StartMinato, origin: MakeOrigin) -> None:

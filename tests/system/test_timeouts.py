@@ -174,12 +174,12 @@ def test_slow_but_steady_body_is_not_cut(minato: StartMinato, origin: MakeOrigin
             time.sleep(0.15)  # the time between the pieces is what is tested
             connection.send(b"%d" % number)
 
-    with minato(origin(script), timeouts={"read": 0.6, "write": 0.6, "response": 0.6}).client() as client:
+    with minato(origin(script), timeouts={"read": 1.2, "write": 1.2, "response": 1.2}).client() as client:
         assert client.request().body == b"0123456789"
 
 
 def test_slow_but_steady_upload_is_not_cut(minato: StartMinato, origin: MakeOrigin) -> None:
-    with minato(origin(), timeouts={"client_body": 0.6, "client_header": 0.6, "response": 0.6}).client() as client:
+    with minato(origin(), timeouts={"client_body": 1.2, "client_header": 1.2, "response": 1.2}).client() as client:
         client.send(request_bytes(b"POST", fields=[(b"Content-Length", b"10")]))
         for number in range(10):
             time.sleep(0.15)  # the time between the pieces is what is tested
@@ -196,7 +196,7 @@ def test_answers_of_timeouts_say_nothing_about_the_inside(minato: StartMinato, o
 
 
 def test_minato_goes_on_after_each_kind_of_timeout(minato: StartMinato, origin: MakeOrigin) -> None:
-    instance = minato(origin(respond_always(response_bytes(b"ok"))), timeouts={"client_header": 0.3})
+    instance = minato(origin(respond_always(response_bytes(b"ok"))), timeouts={"client_header": 0.6})
     before = instance.worker_pids()
     slow = [instance.client() for _ in range(20)]
     for client in slow:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,7 +13,7 @@ from minato.config.model import ListenAddress
 from minato.control.admin.client import post
 
 from .harness import App, Minato, Origin, fetch, free_port, make_config, request_bytes, service, wait_until
-from .test_dropped_addresses import begin_handshake, finish_handshake, listen_again, move_service
+from .test_dropped_addresses import finish_handshake, keep_beginning, listen_again, move_service
 from .test_queue import SlowOrigin, ask
 from .test_supervision import Caller
 
@@ -68,18 +67,7 @@ def test_client_in_its_handshake_at_an_address_that_an_upgrade_drops_is_served(
     old, new = move_service(instance, app)
     since = len(instance.lines)
     instance.signal(signal.SIGUSR2)
-    clients: list[socket.socket] = []
-    latest: list[socket.socket] = []
-    # The second SYN-ACK comes after a second, and for a little longer they are let in: so they must be recent. The
-    # latest may have found that nobody invites any more.
-    while not instance.find_log("those of this one drain", since):
-        for sock in clients:
-            sock.close()
-        clients, latest = latest, [begin_handshake(old) for _ in range(6)]
-        time.sleep(0.2)
-    for sock in latest:
-        sock.close()
-    assert clients
+    clients = keep_beginning(old, lambda: instance.find_log("those of this one drain", since))
     for sock in clients:
         listen_again(sock)
     for sock in clients:

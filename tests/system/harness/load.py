@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -103,6 +104,11 @@ class Wrk:
         if self.is_running():
             self._process.kill()
         self._process.wait(5)
+
+    def finish(self) -> Report:
+        """End it before its time and read the report."""
+        self._process.send_signal(signal.SIGINT)
+        return self.report()
 
     def report(self) -> Report:
         """Wait for the end and read the report."""

@@ -156,9 +156,10 @@ Script = Callable[[OriginConnection], None]
 
 @dataclass
 class Health:
-    """How the origin answers probes: a status, or not at all until ``hang`` is cleared."""
+    """How the origin answers probes: a status, those of ``once`` first; or not at all until ``hang`` is cleared."""
 
     status: bytes = b"200 OK"
+    once: list[bytes] = field(default_factory=list)
     hang: bool = False
     probes: int = 0
     heads: list[bytes] = field(default_factory=list)
@@ -307,7 +308,8 @@ class Origin:
         if self.health.hang:
             connection.wait_closed(60)
             return
-        connection.send(b"HTTP/1.1 %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % self.health.status)
+        status = self.health.once.pop(0) if self.health.once else self.health.status
+        connection.send(b"HTTP/1.1 %s\r\nContent-Length: 0\r\nConnection: close\r\n\r\n" % status)
 
 
 def respond_with(*responses: bytes) -> Script:
