@@ -267,6 +267,7 @@ class UpstreamConnection:
         self.timer.close()
         if self._stream is not None:
             self._stream.close()
+            self._stream.disown()
         if self._connector is not None:
             self._connector.close()
 
