@@ -19,8 +19,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("slow attacks")]
 CONNECTIONS = 1000
 SECONDS = 4
 ATTEMPTS = 3
-# h11 takes a quarter of a millisecond for a head of 20 KB. On a busy machine a hundred of them wait for a worker that had
-# to wait itself: what it then has to do first counts, for it is no waiting for a processor.
+# h11 takes a quarter of a millisecond for a head of 20 KB. On a busy machine a hundred of them wait for a worker that
+# had to wait itself: what it then has to do first counts, for it is no waiting for a processor.
 OF_HEADS_OF_H11_S = {"ranges": 0.1}
 # Most of it is the kernel's work: memory for what a thousand clients do not take. A proxy that writes to clients at all
 # cannot have that for nothing, so where twice the quiet figure is exceeded, nginx tells what the machine takes for it.
