@@ -18,6 +18,7 @@ from minato.config.model import Config
 from minato.decide.clients import ClientCap
 from minato.decide.pool import IdlePool
 from minato.net.attempts import Attempts
+from minato.net.backlog import Backlog
 from minato.net.caps import Caps
 from minato.net.codecs import Codecs
 from minato.net.hot import HotAnswers
@@ -70,6 +71,7 @@ class WorkerContext:
         timeouts: the config's.
         min_bytes_per_s: limits.download_rate.
         last_request: the number of the request after which a connection is closed; 0: it is not.
+        backlog: clients with more to do than one turn is for.
         partial_heads: of clients, to bound the memory that they take together.
         max_buffered_bytes: of requests that wait behind the present one, per connection.
         cache: the response cache; None when it is off for every service.
@@ -111,6 +113,7 @@ class WorkerContext:
         self.timeouts = config.timeouts
         self.min_bytes_per_s = config.limits.download_bytes_per_s
         self.last_request = config.limits.connection_requests
+        self.backlog = Backlog(loop)
         self.partial_heads: PartialHeads[Sheddable] = PartialHeads(config.limits.partial_heads_bytes)
         self.max_buffered_bytes = max(_MAX_BUFFERED_BYTES, config.limits.header_bytes + 1)
         rules = {index: CacheRules(config.cache, service.cache) for index, service in enumerate(config.services)}

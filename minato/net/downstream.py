@@ -36,6 +36,11 @@ _CHUNKED: Final = Framing.CHUNKED
 _NO_TRAILERS: Final[Fields] = []  # never added to
 _CLOSE: Final = Persistence.CLOSE
 _SERVICE_UNAVAILABLE: Final = 503
+# What one client may have at once, of what is answered here: so that one that sends thousands of requests in one piece
+# keeps nobody waiting for more than some of them.
+_REQUESTS_AT_ONCE: Final = 8
+_LONG_HEAD_BYTES: Final = 8192  # to read such a one takes as long as to serve ten requests
+_END_OF_HEAD: Final = b"\r\n\r\n"
 
 
 class Downstream(Ending):
@@ -113,7 +118,7 @@ class Downstream(Ending):
     @property
     def is_idle(self) -> bool:
         """Whether it is between requests with nothing under way."""
-        return self.state is WAITING and not self.stream.pending_bytes
+        return self.state is WAITING and not self.stream.pending_bytes and not self._is_fed
 
     # -- what the exchange asks for (net.client.Client)
 
@@ -263,7 +268,30 @@ class Downstream(Ending):
         else:
             self._codec.feed(data)
             self._is_fed = True
-            self._advance()
+            if self._exchange is None and self._has_to_wait(data):
+                self._update_reading()
+            else:
+                self._advance()
+
+    def _has_to_wait(self, data: bytes) -> bool:
+        """Tell whether what has just come is not for this turn."""
+        backlog = self._context.backlog
+        if backlog.holds(self):
+            if self.state is READING_HEAD:
+                self._await_head()
+            return True
+        if self.state is READING_HEAD:
+            is_long = self._codec.buffered_bytes > _LONG_HEAD_BYTES
+        else:
+            is_long = len(data) > _LONG_HEAD_BYTES and data.find(_END_OF_HEAD, 0, _LONG_HEAD_BYTES) < 0
+        if is_long and not self.stream.congested:
+            self._await_head()
+            backlog.put_off(self)
+        return is_long and not self.stream.congested
+
+    def go_on(self) -> None:
+        """Its turn has come (net.backlog)."""
+        self._advance()
 
     def on_drained(self) -> None:
         if self._exchange is not None:
@@ -286,9 +314,12 @@ class Downstream(Ending):
     def _advance(self) -> None:
         """Pull events until there is nothing more to do now; then read on or pause."""
         self._advancing = True
+        last = self._requests + _REQUESTS_AT_ONCE
         try:
             while self._step():
-                pass
+                if self._requests >= last and self._exchange is None:
+                    self._context.backlog.put_off(self)
+                    break
         except Malformed as error:
             self._refuse(error)
         finally:
@@ -475,7 +506,10 @@ class Downstream(Ending):
                 self._timeouts.client_idle_s
             )  # it still reads; how slowly it may is for the write timeout to say
         elif self.state is READING_HEAD:
-            self._answer_refused(408, "the head did not come in time")
+            if self._context.backlog.holds(self):
+                self._advance()  # it may be whole; then it is not the client that is late
+            if self.state is READING_HEAD:
+                self._answer_refused(408, "the head did not come in time")
         elif self.state is EXCHANGING and self._request_open and self._exchange is not None:
             self._exchange.on_request_malformed(RequestError(408, _PUBLIC_REASONS[408]))
         elif self.state is EXCHANGING and (self.stream.pending_bytes or self.stream.sent_bytes != self._sent_at_end):

@@ -101,6 +101,10 @@ class Ending:
         """Give up a head that does not end."""
         raise NotImplementedError
 
+    def go_on(self) -> None:
+        """The turn has come of what was put off."""
+        raise NotImplementedError
+
     def _advance(self) -> None:
         """Pull events until there is nothing more to do now."""
         raise NotImplementedError
@@ -111,8 +115,11 @@ class Ending:
         self.stream.pause_reading()
         exchange = self._exchange
         if exchange is None:
-            self._advance()  # requests that are buffered are still answered
-            is_put_off = self.stream.congested and self._codec.buffered_bytes  # on_drained goes on with it
+            holds = self._context.backlog.holds
+            if not holds(self):
+                self._advance()  # requests that are buffered are still answered
+            # on_drained goes on with them, or their turn comes
+            is_put_off = self._codec.buffered_bytes and (self.stream.congested or holds(self))
             if self.state in (WAITING, READING_HEAD) and not is_put_off:
                 self._begin_closing()
         elif self._request_open:

@@ -66,8 +66,9 @@ Handler = Callable[[int], None]
 Reader = Callable[[], object]
 
 NEVER = math.inf
-_MAX_EVENTS = 512
-_CROWD = 64
+# Of a turn. What it did is sent at its end, and who comes meanwhile waits for that: turns of a crowd are to be short,
+# and one more poll for so many events costs nothing that can be measured.
+_MAX_EVENTS = 64
 _PAUSE_S = 1.0
 _TICKS_PER_S = 100
 # A deadline belongs to the tick that ends with it, rounding errors aside.
@@ -254,7 +255,7 @@ class Loop:
             events = self._poll(wait_s, _MAX_EVENTS)
         except InterruptedError:
             events = []
-        self.is_crowded = len(events) > _CROWD
+        self.is_crowded = len(events) == _MAX_EVENTS
         last_s = self.now_s
         now_s = self.now_s = time.monotonic() - self._paused_s
         self.wall_s = time.time()

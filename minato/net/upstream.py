@@ -267,6 +267,7 @@ class UpstreamConnection:
         self.timer.close()
         if self._stream is not None:
             self._stream.close()
+            self._loop.call_soon(self._stream.disown)  # a bug in what follows is told by way of the stream
         if self._connector is not None:
             self._connector.close()
 

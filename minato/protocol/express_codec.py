@@ -238,6 +238,10 @@ class ExpressServerCodec(_Reader[H11ServerCodec]):
         return self._next_general_event(general)
 
     def _next_general_event(self, general: H11ServerCodec) -> ServerEvent:
+        whole = general.give_up_head()
+        if whole is not None:  # it was handed over because it came in pieces, and may be of the common shape
+            self._general, self._data, self._at = None, whole, 0
+            return self.next_event()
         event = general.next_event()
         if event is _END:
             self._general = None

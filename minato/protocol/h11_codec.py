@@ -150,6 +150,14 @@ class H11ServerCodec(_MessageReader):
     def next_event(self) -> ServerEvent:
         return self._next_body_event() if self._h11 is not None else self._next_head()
 
+    def give_up_head(self) -> bytes | None:
+        """Return what was fed if a head that was not all there is now, for another codec to read; else None."""
+        at = self._checked_bytes
+        if not at or self._buffer.find(_END_OF_HEAD, max(at - 3, 0)) < 0:
+            return None
+        self._checked_bytes = 0
+        return self.take_rest()
+
     def _next_head(self) -> RequestHead | Signal:
         self._skip_empty_lines()
         self._check_request_line_size()

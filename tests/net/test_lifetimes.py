@@ -16,11 +16,12 @@ from tests.system.harness import Client, Origin, OriginConnection, request_bytes
 GET = request_bytes()
 
 
-def count_connections(here: Proxy) -> int:
+def count_connections(here: Proxy, *, collects: bool = True) -> int:
     """Count the connections, of clients and to upstreams, that are in memory; in the loop's thread, between events."""
 
     def count() -> int:
-        gc.collect()
+        if collects:
+            gc.collect()
         return sum(type(thing) in (Downstream, UpstreamConnection) for thing in gc.get_objects())
 
     return here.call(count)
@@ -89,3 +90,30 @@ def test_closed_idle_connections_to_upstreams_are_not_kept_alive(origin: OriginM
     wait_until(lambda: here.counted(Counter.CONNECTIONS_ACTIVE) == 0, "the end of all connections")
     wait_until(lambda: "idle" not in here.call(lambda: repr(here.server)), "the idle ones to be found dead")
     assert count_connections(here) <= before
+
+
+@pytest.mark.parametrize("use", [leave_while_waiting, leave_in_the_body])
+@pytest.mark.parametrize("express", [True, False])
+def test_connections_that_were_given_up_are_no_garbage_to_be_found(
+    origin: OriginMaker, proxy: ProxyMaker, use: Callable[[Client, Origin], None], express: bool
+) -> None:
+    """To look for that of a thousand clients that left takes the collector so long that all others notice."""
+
+    def script(connection: OriginConnection) -> None:
+        if (request := connection.read_head()) is not None:
+            connection.origin.record(request)
+            connection.wait_closed()
+
+    there = origin(script)
+    here = proxy(there, express=express)
+    before = count_connections(here)
+    gc.disable()
+    try:
+        for _ in range(5):
+            with here.client() as client:
+                use(client, there)
+        wait_until(lambda: here.counted(Counter.CONNECTIONS_ACCEPTED) == 5, "all to be accepted")
+        wait_until(lambda: here.counted(Counter.CONNECTIONS_ACTIVE) == 0, "the end of all connections")
+        wait_until(lambda: count_connections(here, collects=False) <= before, "the end of all that they held", 5)
+    finally:
+        gc.enable()

@@ -302,6 +302,24 @@ def test_common_messages_take_the_express_path(monkeypatch: pytest.MonkeyPatch) 
         assert isinstance(first[1], ResponseHead)
 
 
+def test_common_requests_take_the_express_path_though_their_heads_come_in_pieces(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A long head never comes at once; h11 takes several times as long for it."""
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("read by h11")
+
+    monkeypatch.setattr("minato.protocol.express_codec.H11ServerCodec._read_head", refuse)
+    worker = Worker(Limits())
+    long = b"GET / HTTP/1.1\r\nHost: a\r\nRange: bytes=0-%b\r\n\r\n" % (b",5-9" * 5000)
+    for request in [*COMMON_REQUESTS[:5], *COMMON_REQUESTS[14:17]]:
+        assert "head" in [kind for kind, *_ in read_requests(worker.server_codec(), bytewise(request))]
+    for pieces in ([long[:16384], long[16384:] + long[:5], long[5:]], [b"\r\n", long[:-1], long[-1:]]):
+        told = [kind for kind, *_ in read_requests(worker.server_codec(), pieces)]
+        assert told.count("head") == b"".join(pieces).count(b"\r\n\r\n")
+
+
 @pytest.mark.parametrize(
     "wire",
     [

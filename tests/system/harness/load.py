@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,6 +30,25 @@ http {{
 }}
 """
 
+# A reverse proxy as minato is one: the same limits for heads, no files for what clients do not take.
+_PROXY_CONFIG = """
+daemon off; master_process off; pid {directory}/nginx.pid; error_log {directory}/error.log warn;
+worker_rlimit_nofile 20000;
+events {{ worker_connections 8192; }}
+http {{
+    access_log off; keepalive_requests 1000000; large_client_header_buffers 4 32k; proxy_max_temp_file_size 0;
+    client_header_timeout 2;
+    client_body_temp_path {directory}; proxy_temp_path {directory}; fastcgi_temp_path {directory};
+    uwsgi_temp_path {directory}; scgi_temp_path {directory};
+    proxy_http_version 1.1; proxy_set_header Connection ""; proxy_set_header Host $http_host;
+    {servers}
+}}
+"""
+_PROXY_SERVER = """
+    upstream {name}_up {{ server 127.0.0.1:{upstream}; keepalive 64; }}
+    server {{ listen 127.0.0.1:{port}; server_name {name}; location / {{ proxy_pass http://{name}_up; }} }}
+"""
+
 
 def find_tool(name: str) -> str:
     """The path of a program the suite needs; its absence is a failure, not a reason to skip."""
@@ -43,13 +63,16 @@ class Nginx:
     def __init__(self, directory: Path) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
-        (directory / "large").write_bytes(bytes(LARGE_BYTES))
         config = directory / "nginx.conf"
-        config.write_text(_CONFIG.format(directory=directory, port=self.port, body="x" * 1024))
+        config.write_text(self._configure(directory))
         self._process = subprocess.Popen(
             [find_tool("nginx"), "-p", str(directory), "-c", str(config)], stderr=subprocess.DEVNULL
         )
         wait_until(self._is_up, "nginx to listen")
+
+    def _configure(self, directory: Path) -> str:
+        (directory / "large").write_bytes(bytes(LARGE_BYTES))
+        return _CONFIG.format(directory=directory, port=self.port, body="x" * 1024)
 
     @property
     def pid(self) -> int:
@@ -66,6 +89,22 @@ class Nginx:
     def stop(self) -> None:
         self._process.terminate()
         self._process.wait(10)
+
+
+class NginxProxy(Nginx):
+    """An nginx of one process in front of others: the machine's own measure."""
+
+    def __init__(self, directory: Path, origins: Mapping[str, Nginx]) -> None:
+        """``origins``: by the host that is asked for."""
+        self._origins = origins
+        super().__init__(directory)
+
+    def _configure(self, directory: Path) -> str:
+        servers = [
+            _PROXY_SERVER.format(name=name, port=self.port, upstream=origin.port)
+            for name, origin in self._origins.items()
+        ]
+        return _PROXY_CONFIG.format(directory=directory, servers="".join(servers))
 
 
 @dataclass(frozen=True)
