@@ -511,7 +511,9 @@ class Downstream(Ending):
             if self.state is READING_HEAD:
                 self._answer_refused(408, "the head did not come in time")
         elif self.state is EXCHANGING and self._request_open and self._exchange is not None:
-            self._exchange.on_request_malformed(RequestError(408, _PUBLIC_REASONS[408]))
+            # Once a final response has begun, no more of the request is owed (RFC 9110, 10.1.1; RFC 9112, 9.5).
+            if not self._exchange.response_begun:
+                self._exchange.on_request_malformed(RequestError(408, _PUBLIC_REASONS[408]))
         elif self.state is EXCHANGING and (self.stream.pending_bytes or self.stream.sent_bytes != self._sent_at_end):
             pass  # it ended its half, but it takes the response: had it left, it would have answered with a RST
         else:

@@ -14,7 +14,7 @@ import struct
 from typing import TYPE_CHECKING, ClassVar, Final, Protocol
 
 from minato.net.loop import ENDED, HANGUP, READ, WRITE, Loop
-from minato.net.write_watch import WriteWatch
+from minato.net.write_watch import WriteWatch, unacknowledged_bytes
 
 if TYPE_CHECKING:
     from minato.net.splice import Pipe
@@ -195,6 +195,10 @@ class Stream:
     def has_unread(self) -> bool:
         """Tell whether the last ``recv`` left anything unread: bytes, an end or an error."""
         return self._may_hold_more and self.is_readable()
+
+    def untaken_bytes(self) -> int:
+        """Return how much of what was written waits here, or for the peer to acknowledge it."""
+        return 0 if self.closed else self.pending_bytes + unacknowledged_bytes(self.sock)
 
     def is_readable(self) -> bool:
         """Ask the socket whether there is anything to read: bytes, an end or an error."""

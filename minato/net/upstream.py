@@ -105,6 +105,7 @@ class UpstreamConnection:
         "_stream",
         "_timeouts",
         "_tls",
+        "_untaken_bytes",
         "idle_since_s",
         "preamble",
         "refused",
@@ -155,6 +156,7 @@ class UpstreamConnection:
         self._persistent = False  # whether the response allows the next exchange
         self._request_failed = False  # whether the upstream stopped reading the request
         self._splice: Splice | None = None  # the way of the rest of the response, past the codec
+        self._untaken_bytes = 0  # of a request that came in pieces, at the last look
 
     def __repr__(self) -> str:
         return f"<UpstreamConnection {self.upstream.url} {self.state.value}>"
@@ -227,6 +229,7 @@ class UpstreamConnection:
     def await_response(self) -> None:
         """The request is complete: from now on the response head is due."""
         if not self._in_body:
+            self._untaken_bytes = self.stream.untaken_bytes()
             self.timer.set(self._timeouts.response_s)
 
     def send(self, data: bytes) -> None:
@@ -438,6 +441,7 @@ class UpstreamConnection:
     def _finish_response(self, owner: UpstreamOwner) -> None:
         self._owner = None
         self._splice = None
+        self._untaken_bytes = 0
         self.was_paused = False
         self.state = _IDLE
         stream = self._stream
@@ -468,9 +472,21 @@ class UpstreamConnection:
             self.refused = not self._connector.is_accepted
             self._fail(_GATEWAY_TIMEOUT, "it does not accept the connection in time")
         elif self._owner is not None:
-            self._owner.on_upstream_deadline()
+            if not self._takes_request():
+                self._owner.on_upstream_deadline()
         else:
             self.close()
+
+    def _takes_request(self) -> bool:
+        """Tell whether the upstream goes on to take a request that waited for it: then its response is not due yet."""
+        before = self._untaken_bytes
+        if not before or self._in_body:
+            return False
+        self._untaken_bytes = self.stream.untaken_bytes()
+        if self._untaken_bytes >= before:
+            return False
+        self.timer.set(self._timeouts.response_s)
+        return True
 
     def _fail(self, status: int, detail: str) -> None:
         """Close and tell the owner why, with the upstream's name in front."""

@@ -67,8 +67,7 @@ class WriteWatch:
     def _look(self) -> bool:
         """Set the time of the next look; tell whether the peer may go on like that."""
         now_s, pace = self._loop.now_s, self._pace
-        held = fcntl.ioctl(self._sock.fileno(), termios.TIOCOUTQ, _NO_INT)
-        if pace.wait(now_s, self._sent_bytes - int.from_bytes(held, sys.byteorder)):
+        if pace.wait(now_s, self._sent_bytes - unacknowledged_bytes(self._sock)):
             self._progress_s = now_s
         left_s = min(pace.left_s, self._progress_s + self._pause_s - now_s)
         if left_s <= 0.0:
@@ -79,6 +78,11 @@ class WriteWatch:
     def _on_time(self) -> None:
         if not self._look():
             self._on_slow()
+
+
+def unacknowledged_bytes(sock: socket.SocketType) -> int:
+    """Return how much of what the kernel took the peer has not acknowledged (tcp(7), SIOCOUTQ)."""
+    return int.from_bytes(fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, _NO_INT), sys.byteorder)
 
 
 def _do_nothing() -> None:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
+from minato.config.model import Timeouts
 from tests.net.proxy import Proxy, hello
 from tests.net.support import send_until_stuck
 from tests.system.harness import Client, Origin, OriginConnection, request_bytes, wait_until
@@ -17,9 +20,9 @@ GET = request_bytes()
 
 
 @contextlib.contextmanager
-def serving(script: Script, *, express: bool = True) -> Iterator[tuple[Proxy, Origin]]:
+def serving(script: Script, **settings: Any) -> Iterator[tuple[Proxy, Origin]]:
     origin = Origin(script)
-    proxy = Proxy(origin.port, retries=0, express=express)
+    proxy = Proxy(origin.port, retries=0, **settings)
     try:
         yield proxy, origin
     finally:
@@ -263,3 +266,49 @@ def test_events_leave_as_they_come() -> None:
             assert next(pieces) == b"data: %d\n" % number
             step.release()
         assert list(pieces) == []
+
+
+def test_an_upstream_that_goes_on_taking_a_request_is_not_late_with_its_response() -> None:
+    size = 4_000_000
+
+    def script(connection: OriginConnection) -> None:
+        assert connection.read_head() is not None
+        left = size
+        while left:
+            left -= len(connection.read_some(65_536) or b"")
+            time.sleep(3.0 * 65_536 / size)  # it takes three seconds, and minato has passed on all of it long before
+        connection.send(hello(b"taken"))
+
+    with serving(script, timeouts=Timeouts(response_s=1.0)) as (proxy, _), proxy.client() as client:
+        client.send(request_bytes(b"POST", fields=[(b"Content-Length", b"%d" % size)]) + b"x" * size)
+        assert client.receive().body == b"taken"
+        assert not proxy.board.row(0)._failed[0]
+
+
+def test_an_upstream_that_takes_no_more_of_a_request_is_late() -> None:
+    gone = threading.Event()
+
+    def script(connection: OriginConnection) -> None:
+        assert connection.read_head() is not None
+        gone.wait(20)
+
+    with serving(script, timeouts=Timeouts(response_s=0.5)) as (proxy, _), proxy.client() as client:
+        client.send(request_bytes(b"POST", fields=[(b"Content-Length", b"4000000")]) + b"x" * 4_000_000)
+        assert client.receive().status == 504
+        gone.set()
+
+
+@pytest.mark.parametrize("express", [True, False])
+def test_a_response_that_began_before_the_request_was_whole_is_not_cut_for_want_of_the_rest(express: bool) -> None:
+    def script(connection: OriginConnection) -> None:
+        assert connection.read_head() is not None
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\n")
+        for _ in range(10):
+            connection.send(b"x")
+            time.sleep(0.1)
+
+    timeouts = Timeouts(client_body_s=0.3)
+    with serving(script, express=express, timeouts=timeouts) as (proxy, _), proxy.client() as client:
+        client.send(request_bytes(b"POST", fields=[(b"Content-Length", b"5"), (b"Expect", b"100-continue")]))
+        response = client.receive()
+        assert (response.body, response.says_close()) == (b"x" * 10, True)
