@@ -1,8 +1,9 @@
 """The h11 codec: h11 reads every message, behind the guard; nothing above this file knows h11.
 
 Both halves work alike. Bytes are kept until a whole head is there; the guard checks it, then h11 parses it. Of a body
-h11 is fed exactly the bytes that belong to it: counted for Content-Length, found by the chunk scanner otherwise. What
-follows stays here for the next message or for a tunnel, so that one h11 connection object serves one message.
+h11 is fed exactly the bytes that belong to it, counted for Content-Length. Chunks never get there: the scanner decides
+about them anyway, and h11 would make an event of each, of a byte if it must be. What follows a message stays here for
+the next one or for a tunnel, so that one h11 connection object serves one message.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import h11
 
 from minato.config.model import Limits
 from minato.protocol import guard
-from minato.protocol.chunked import ChunkScanner
+from minato.protocol.chunked import ChunkReader
 from minato.protocol.codec import ClientEvent, ServerEvent, Signal
 from minato.protocol.fields import FieldBlock, Fields, make_block
 from minato.protocol.guard import Malformed
@@ -34,11 +35,11 @@ class _MessageReader:
     __slots__ = (
         "_buffer",
         "_checked_bytes",
+        "_chunks",
         "_h11",
         "_has_no_body",
         "_left_bytes",
         "_limits",
-        "_scanner",
         "trailers",
     )
 
@@ -50,7 +51,7 @@ class _MessageReader:
         self._h11: h11.Connection | None = None  # set while a body is read
         self._has_no_body = False
         self._left_bytes: int | None = None  # of a body with Content-Length
-        self._scanner: ChunkScanner | None = None  # of a chunked body
+        self._chunks: ChunkReader | None = None  # of a chunked body
 
     @property
     def buffered_bytes(self) -> int:
@@ -99,7 +100,7 @@ class _MessageReader:
     def _begin_body(self, connection: h11.Connection, framing: Framing, length_bytes: int) -> None:
         self._h11 = connection
         self._left_bytes = length_bytes if framing is Framing.LENGTH else None
-        self._scanner = ChunkScanner() if framing is Framing.CHUNKED else None
+        self._chunks = ChunkReader() if framing is Framing.CHUNKED else None
         if framing is Framing.NONE:
             self._left_bytes = 0
         # Whatever h11 makes of its fields (205).
@@ -113,23 +114,35 @@ class _MessageReader:
             self.trailers = []
             self._h11 = None
             return Signal.END
+        if self._chunks is not None:
+            return self._next_chunks(self._chunks)
         self._feed_h11(connection)
         event = _next_h11_event(connection)
         if isinstance(event, h11.Data):
             return bytes(event.data)
         if isinstance(event, h11.EndOfMessage):
-            self.trailers = list(event.headers)
+            self.trailers = []
             self._h11 = None
             return Signal.END
         return Signal.NEED_DATA
+
+    def _next_chunks(self, chunks: ChunkReader) -> bytes | Signal:
+        if self._buffer and not chunks.done:
+            data, at = chunks.read(bytes(self._buffer), 0)
+            del self._buffer[:at]
+            if data:
+                return data
+        if not chunks.done:
+            return Signal.NEED_DATA
+        self.trailers = chunks.trailers
+        self._chunks = self._h11 = None
+        return Signal.END
 
     def _feed_h11(self, connection: h11.Connection) -> None:
         buffer = self._buffer
         if not buffer:
             return
-        if self._scanner is not None:
-            own_bytes = 0 if self._scanner.done else self._scanner.scan(bytes(buffer))
-        elif self._left_bytes is not None:
+        if self._left_bytes is not None:
             own_bytes = min(self._left_bytes, len(buffer))
             self._left_bytes -= own_bytes
         else:

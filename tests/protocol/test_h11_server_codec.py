@@ -248,3 +248,14 @@ def test_take_rest_hands_over_what_came_behind_an_upgrade() -> None:
     assert head.upgrade == b"websocket"
     assert codec.next_event() is Signal.END
     assert codec.take_rest() == b"\x81\x05hello"
+
+
+def test_many_small_chunks_that_come_at_once_are_one_piece() -> None:
+    codec = request_codec()
+    codec.feed(b"POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\na\r\n" * 5000)
+    assert isinstance(codec.next_event(), RequestHead)
+    assert codec.next_event() == b"a" * 5000
+    assert codec.next_event() is Signal.NEED_DATA
+    codec.feed(b"0\r\nX: y\r\n\r\nGET")
+    assert codec.next_event() is Signal.END
+    assert (codec.trailers, codec.take_rest()) == ([(b"x", b"y")], b"GET")
