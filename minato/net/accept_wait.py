@@ -8,17 +8,17 @@ from typing import Final
 
 LOOK_GAP_S: Final = 0.05
 _LONG_ENOUGH_S: Final = 1.0
-_INFO_BYTES: Final = 56
-_LAST_DATA_RECEIVED_AT: Final = 52  # tcpi_last_data_recv of struct tcp_info: milliseconds
+_INFO_BYTES: Final = 48
+_LAST_DATA_SENT_AT: Final = 44  # tcpi_last_data_sent of struct tcp_info: milliseconds
 
 
 class AcceptWait:
     """The load signal of one worker.
 
-    A connection that is accepted was connected, and mostly sent its request, when the kernel last received anything for
-    it; how long ago that is, it has waited. A turn of the loop serves some of all kinds, so who waits at the door waits
-    about as long as those inside. One long wait is a hiccup (a process that was stopped, say); only when nobody has
-    waited less for a second is it overload.
+    To a connection that is accepted nothing was sent yet but the end of its handshake; how long ago that is, it has
+    waited, whatever its peer has sent meanwhile. A turn of the loop serves some of all kinds, so who waits at the door
+    waits about as long as those inside. One long wait is a hiccup (a process that was stopped, say); only when nobody
+    has waited less for a second is it overload.
 
     Attributes:
         is_too_long: whether new connections are to be turned away.
@@ -50,12 +50,12 @@ class AcceptWait:
 
 
 def measure_wait_s(sock: socket.SocketType) -> float:
-    """Return how long ago a connection that nobody has read from yet last got anything from its peer; 0: unknown."""
+    """Return how long ago a connection to which nothing was written yet was made; 0: unknown."""
     try:
         info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _INFO_BYTES)
     except OSError:
         return 0.0
     if len(info) < _INFO_BYTES:
         return 0.0
-    waited_ms: int = struct.unpack_from("I", info, _LAST_DATA_RECEIVED_AT)[0]
+    waited_ms: int = struct.unpack_from("I", info, _LAST_DATA_SENT_AT)[0]
     return waited_ms / 1000.0
