@@ -247,16 +247,8 @@ def test_pid_1_is_not_upgraded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.L
 
     monkeypatch.setattr(upgrade_module.os, "getpid", lambda: 1)
     unused = Unused()
-    upgrader = upgrade_module.Upgrader(
-        loop=unused,
-        supervisor=unused,
-        listeners=unused,
-        admin=unused,
-        checker=unused,
-        purges=unused,
-        drains=unused,
-        master=unused,
-    )  # type: ignore[arg-type]
+    names = ("loop", "supervisor", "listeners", "admin", "checker", "purges", "drains", "deed", "master")
+    upgrader = upgrade_module.Upgrader(**dict.fromkeys(names, unused))  # type: ignore[arg-type]
     upgrader.request()
     upgrader.advance(can_begin=True)  # would touch what is not there
     assert "pid 1" in caplog.text
