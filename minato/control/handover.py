@@ -57,6 +57,14 @@ class Inheritance:
         elif kind == "whole":
             self.is_whole = True
 
+    def renounce(self) -> None:
+        """Close what has come."""
+        for bound in (self.listeners, self.admin):
+            for listener in bound.values():
+                listener.sock.close()
+        if self.deed is not None:
+            self.deed.close()
+
 
 def describe_state(
     listeners: BoundSlots, admin: BoundSlots, health: Mapping[str, Any], deed: socket.socket | None = None

@@ -16,6 +16,7 @@ from minato.control.admin.endpoint import AdminEndpoint
 from minato.control.boards import Boards
 from minato.control.drains import Drains
 from minato.control.generation import Generation, WorkerState
+from minato.control.last_will import LastWill
 from minato.control.listeners import Listeners
 from minato.control.naming import Naming
 from minato.control.office import Office
@@ -28,7 +29,6 @@ from minato.control.succession import Succession
 from minato.control.supervisor import Supervisor
 from minato.control.system import raise_open_files_limit, remove_dead_boards, say
 from minato.control.takeover import Predecessor
-from minato.control.testament import Testament
 from minato.control.upgrade import Upgrader
 from minato.control.upstream_desk import UpstreamDesk
 from minato.control.worker import ServerFactory
@@ -97,8 +97,8 @@ class Master:
         self._loop = Loop(forgives_pauses=True)
         self._signals = SignalQueue(self._loop)
         self._listeners = Listeners()
-        self._testament = Testament.make()
-        self._listeners.on_changed = lambda: self._testament.write(self._listeners.bound())
+        self._last_will = LastWill.make()
+        self._listeners.on_changed = lambda: self._last_will.write(self._listeners.bound())
         self._succession = Succession()
         self._boards = Boards()
         self._checker = checker_factory(self._boards)
@@ -109,7 +109,7 @@ class Master:
             boards=self._boards,
             guard=self._checker,
             server_factory=server_factory,
-            testament=self._testament,
+            last_will=self._last_will,
         )
         self._purges = Purges(self._loop, self._supervisor)
         self._drains = Drains(self._loop, self._checker.mark_drain)
@@ -145,7 +145,7 @@ class Master:
             checker=self._checker,
             purges=self._purges,
             drains=self._drains,
-            deed=self._testament.deed,
+            deed=self._last_will.deed,
             master=self,
         )
         self._on_signal: dict[signal.Signals, Callable[[], None]] = {
@@ -217,6 +217,7 @@ class Master:
 
     def _inherit(self) -> None:
         inheritance = self._predecessor.inherit()
+        self._office.is_held = not self._predecessor.is_master
         self._listeners.adopt(inheritance.listeners)
         self._admin.adopt(inheritance.admin)
         self._checker.adopt_health(inheritance.health)
@@ -460,7 +461,7 @@ class Master:
     def _announce(self) -> None:
         serving = self._supervisor.current
         assert serving is not None
-        self._testament.deed.note_office()
+        self._last_will.deed.note_office()
         self._succession.succeed(self._listeners.addresses())
         self._office.announce(serving)
         if self._on_ready is not None:
@@ -494,7 +495,7 @@ class Master:
         for generation in list(self._supervisor.generations):
             self._boards.drop(generation.board)
         self._listeners.close()
-        self._testament.close()
+        self._last_will.close()
         self._succession.renounce()
         self._office.close()
         self._predecessor.close()

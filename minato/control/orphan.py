@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from typing import Protocol
 
 from minato.config.model import Config, ListenAddress
-from minato.control.testament import Testament
+from minato.control.last_will import LastWill
 from minato.decide.orphanage import Facts, Notice, Orphanage, Phase, Step
 from minato.net.bound import BoundListener
 from minato.net.loop import READ, Loop
@@ -37,10 +37,10 @@ class Orphan:
     """
 
     def __init__(
-        self, loop: Loop, testament: Testament, config: Config, own: Sequence[BoundListener], ward: Ward
+        self, loop: Loop, last_will: LastWill, config: Config, own: Sequence[BoundListener], ward: Ward
     ) -> None:
         self._loop = loop
-        self._testament = testament
+        self._last_will = last_will
         self._addresses = config.listen_addresses()
         self._timeouts = config.timeouts
         self._own = own
@@ -68,8 +68,8 @@ class Orphan:
             self._shut_down()
         if self._is_over:
             # A worker that is stopped, or drains for long must keep nothing open that nobody accepts from.
-            self._testament.deed.burn()
-        self._testament.close()
+            self._last_will.deed.burn()
+        self._last_will.close()
 
     def _advance(self) -> None:
         step = self._plan.next_step(self._facts())
@@ -85,7 +85,7 @@ class Orphan:
             self._look.set(LOOK_EVERY_S)
 
     def _facts(self) -> Facts:
-        deed = self._testament.deed
+        deed = self._last_will.deed
         return Facts(
             mono_s=self._loop.now_s,
             is_gone=self._is_gone,
@@ -99,18 +99,18 @@ class Orphan:
     def _go_on(self) -> None:
         log.warning("the master is gone; pid %d serves on until the next one does", os.getpid())
         known = {_inode(listener) for listener in self._own}
-        for (slot, address), listener in self._testament.deed.read().items():
+        for (slot, address), listener in self._last_will.deed.read().items():
             if address in self._addresses and _inode(listener) not in known:
                 self._ward.borrow(slot, (listener,))
             else:
                 listener.sock.close()
-        self._door = self._testament.open_door()
+        self._door = self._last_will.open_door()
         if self._door is not None:
-            self._loop.add(self._door, READ, lambda events: self._testament.answer())
+            self._loop.add(self._door, READ, lambda events: self._last_will.answer())
 
     def _seal(self) -> None:
         """No two do that at a time, nor while a new master takes the sockets."""
-        deed = self._testament.deed
+        deed = self._last_will.deed
         if deed.claim():
             if deed.look() is Notice.NONE:
                 deed.post(Notice.SEALED)
@@ -118,7 +118,7 @@ class Orphan:
 
     def _yield(self) -> None:
         self._is_over = True
-        deed = self._testament.deed
+        deed = self._last_will.deed
         dropped: set[ListenAddress] = set()
         if deed.look() is Notice.SUCCEEDED:
             dropped = set(self._addresses) - set(deed.kept())
@@ -133,14 +133,14 @@ class Orphan:
         self._ward.leave(self._addresses)
 
     def _invite_nobody(self, dropped: Collection[ListenAddress]) -> None:
-        for listener in self._testament.deed.read().values():
+        for listener in self._last_will.deed.read().values():
             if listener.address in dropped or self._is_closing:
                 invite_nobody(listener.sock)
             listener.sock.close()
 
     def _shut_down(self) -> None:
         """Close the sockets in whatever process they are open: one that is stopped would let clients wait for ever."""
-        for listener in self._testament.deed.read().values():
+        for listener in self._last_will.deed.read().values():
             with contextlib.suppress(OSError):
                 listener.sock.shutdown(socket.SHUT_RDWR)
             listener.sock.close()

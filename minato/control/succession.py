@@ -14,8 +14,8 @@ from collections.abc import Container, Iterator, Sequence
 
 from minato.config.model import ListenAddress
 from minato.control.deed import Deed
+from minato.control.last_will import door_prefix, peer_uid
 from minato.control.listeners import Listeners
-from minato.control.testament import door_prefix, peer_uid
 from minato.decide.orphanage import Notice
 from minato.errors import BootError
 from minato.net.bound import BoundListener

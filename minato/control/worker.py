@@ -18,9 +18,9 @@ from setproctitle import setproctitle
 from minato.caching.purge import PurgeRequest
 from minato.config.model import Config, ListenAddress
 from minato.control.channel import Channel, ChannelClosedError, Message, Verb
+from minato.control.last_will import LastWill
 from minato.control.orphan import Orphan
 from minato.control.signals import SignalQueue
-from minato.control.testament import Testament
 from minato.errors import BootError
 from minato.net.bound import BoundListener
 from minato.net.loop import READ, Loop
@@ -98,7 +98,7 @@ class WorkerPlan:
         columns: of the upstreams on the board, each address of a name its own, by Upstream.key.
         wake_health: tells the health checker to look at the refused counts.
         channel: its end of the channel to the master.
-        testament: of the master.
+        last_will: of the master.
     """
 
     slot: int
@@ -111,7 +111,7 @@ class WorkerPlan:
     columns: Mapping[str, int]
     wake_health: Callable[[], None]
     channel: Channel
-    testament: Testament
+    last_will: LastWill
 
 
 class _State(enum.Enum):
@@ -155,7 +155,7 @@ class Worker:
         self._flush = loop.timer(self._flush_log)
         self._dropped: set[ListenAddress] = set()
         self._borrowed: dict[int, list[BoundListener]] = {}
-        self._orphan = Orphan(loop, plan.testament, plan.config, plan.own, self)
+        self._orphan = Orphan(loop, plan.last_will, plan.config, plan.own, self)
         self._is_alone = False
         self._access_log = AccessLog.open(plan.config.access_log)
         self._server = server_factory(

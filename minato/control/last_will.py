@@ -30,7 +30,7 @@ def door_prefix() -> str:
     return f"{DOOR_PREFIX}{os.geteuid()}-"
 
 
-class Testament:
+class LastWill:
     """One master's, which its workers share.
 
     Attributes:
@@ -46,8 +46,8 @@ class Testament:
         self._is_warned = False
 
     @classmethod
-    def make(cls) -> Testament:
-        """Return the testament of this process.
+    def make(cls) -> LastWill:
+        """Return the last_will of this process.
 
         Raises:
             BootError: no descriptors to be had.
