@@ -47,6 +47,7 @@ class Orphan:
         self._ward = ward
         self._plan = Orphanage()
         self._door: int | None = None
+        self._left: dict[tuple[int, ListenAddress], BoundListener] = {}  # while it begins
         self._is_gone = False
         self._is_over = False  # nobody is to get the sockets from here any more
         self._is_closing = False
@@ -55,7 +56,12 @@ class Orphan:
     def begin(self) -> None:
         """The master is gone, and this worker serves."""
         self._is_gone = True
+        self._left = self._last_will.deed.read()
+        self._door = self._last_will.open_door()
+        if self._door is not None:
+            self._loop.add(self._door, READ, lambda events: self._last_will.answer())
         self._advance()
+        self._drop_left()
 
     def close(self) -> None:
         """The worker accepts no more, for whatever reason; its copies of the sockets are about to be closed."""
@@ -90,6 +96,7 @@ class Orphan:
             mono_s=self._loop.now_s,
             is_gone=self._is_gone,
             was_in_office=deed.was_in_office,
+            can_hand_over=self._door is not None and bool(self._left),
             is_claimed=deed.is_claimed(),
             notice=deed.look(),
             orphaned_s=self._timeouts.orphaned_s,
@@ -99,14 +106,14 @@ class Orphan:
     def _go_on(self) -> None:
         log.warning("the master is gone; pid %d serves on until the next one does", os.getpid())
         known = {_inode(listener) for listener in self._own}
-        for (slot, address), listener in self._last_will.deed.read().items():
-            if address in self._addresses and _inode(listener) not in known:
-                self._ward.borrow(slot, (listener,))
-            else:
-                listener.sock.close()
-        self._door = self._last_will.open_door()
-        if self._door is not None:
-            self._loop.add(self._door, READ, lambda events: self._last_will.answer())
+        for slot, address in list(self._left):
+            if address in self._addresses and _inode(self._left[slot, address]) not in known:
+                self._ward.borrow(slot, (self._left.pop((slot, address)),))
+
+    def _drop_left(self) -> None:
+        for listener in self._left.values():
+            listener.sock.close()
+        self._left.clear()
 
     def _seal(self) -> None:
         """No two do that at a time, nor while a new master takes the sockets."""

@@ -41,6 +41,7 @@ class Facts:
         mono_s: monotonic seconds.
         is_gone: whether the master is.
         was_in_office: whether that master ever served: else the workers of the one before it do yet.
+        can_hand_over: whether a new master finds this worker, and the sockets with it: else it needs the addresses.
         is_claimed: whether a new master that lives has taken the sockets, and does not serve yet.
         notice: what stands on the notice board.
         orphaned_s: how long workers go on while no new master comes.
@@ -50,6 +51,7 @@ class Facts:
     mono_s: float
     is_gone: bool = False
     was_in_office: bool = True
+    can_hand_over: bool = True
     is_claimed: bool = False
     notice: Notice = Notice.NONE
     orphaned_s: float = 10.0
@@ -82,7 +84,7 @@ class Orphanage:
         self.phase = Phase.LEAVING
 
     def _begin(self, facts: Facts) -> Step:
-        if facts.notice is Notice.SUCCEEDED or not facts.was_in_office:
+        if facts.notice is Notice.SUCCEEDED or not (facts.was_in_office and facts.can_hand_over):
             return self._leave(Step.YIELD)
         self.phase = Phase.ORPHANED
         self._note_claim(facts)

@@ -39,6 +39,10 @@ def test_workers_of_a_master_that_never_served_leave_the_field_to_those_before()
     assert plan.next_step(facts(100.0, was_in_office=False)) is Step.WAIT
 
 
+def test_worker_that_nobody_can_take_over_from_is_in_nobodys_way() -> None:
+    assert Orphanage().next_step(facts(0.0, can_hand_over=False)) is Step.YIELD
+
+
 def test_worker_that_notices_late_finds_the_successor_there() -> None:
     assert Orphanage().next_step(facts(0.0, notice=Notice.SUCCEEDED)) is Step.YIELD
 

@@ -155,6 +155,33 @@ def listens(port: int) -> bool:
         return any(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A" for line in lines)
 
 
+def test_next_master_that_comes_when_the_workers_are_just_leaving_waits_for_that(
+    minato: StartMinato, instances: Instances, origin: MakeApp
+) -> None:
+    instance = minato(origin(name="a"), workers=2, timeouts={"orphaned": 0.2, "drain": 2})
+    kill_master(instance)
+    instance.wait_for_log("no new master came")
+    start_next(instances, instance)
+    assert fetch(instance.port).get(b"x-origin") == b"a"
+    wait_gone(instance)
+    assert fetch(instance.port).get(b"x-origin") == b"a"
+
+
+@pytest.mark.parametrize(("before", "after"), [("0.0.0.0", "127.0.0.1"), ("127.0.0.1", "0.0.0.0")])
+def test_next_master_listens_on_less_or_on_more(
+    minato: StartMinato, instances: Instances, origin: MakeApp, before: str, after: str
+) -> None:
+    app, port = origin(name="a"), free_port()
+    instance = minato(services=[service(port, [app], listen=before)], workers=2, timeouts={"drain": 2})
+    with Prober(port) as prober:
+        kill_master(instance)
+        instance.config = make_config([service(port, [app], listen=after)])
+        start_next(instances, instance)
+        wait_gone(instance)
+        prober.wait_more()
+    prober.check()
+
+
 def test_other_instances_of_the_same_user_are_left_alone(
     minato: StartMinato, instances: Instances, origin: MakeApp
 ) -> None:
