@@ -19,6 +19,7 @@ from minato.control.succession import Succession, find_deeds
 from minato.decide.orphanage import Notice
 from minato.errors import BootError
 from tests.ports import free_port
+from tests.system.harness.waiting import wait_until
 
 
 @pytest.fixture
@@ -64,7 +65,11 @@ def in_child(does: object) -> int:
     """Call it in a child and return what it returns, up to 255."""
     pid = os.fork()
     if pid == 0:
-        os._exit(does())  # type: ignore[operator]
+        status = 255
+        try:
+            status = does()  # type: ignore[operator]
+        finally:
+            os._exit(status)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
@@ -208,11 +213,11 @@ def test_new_master_whose_old_one_was_followed_by_another_already_is_not_needed(
     pid = os.fork()
     if pid == 0:
         os.close(writer)
-        last_will.deed.claim()
+        while not last_will.deed.claim():  # a look of the parent may be in the way
+            pass
         os.read(reader, 1)
         os._exit(0)
-    while not last_will.deed.is_claimed():
-        pass
+    wait_until(last_will.deed.is_claimed, "the claim")
     with last_will.deed.box() as box:
         share = Deed.receive(box)
     succession = Succession()
