@@ -143,12 +143,12 @@ async def upgrade(rig: Rig) -> None:
 async def kill_master(rig: Rig) -> None:
     """kill -9 of the master, which holds no request; another one follows at once or after a while, as with systemd."""
     target = rig.minato
-    async for _ in rig.ticks(min(2.0, rig.seconds / 4)):
+    async for _ in rig.ticks(min(2.0, rig.seconds / 6)):
         from_s = time.monotonic()
         await target.kill_and_start(pause_s=rig.rng.choice((0.0, 0.1, 1.0)))
         rig.count("masters killed")
         rig.count("until the next was ready, ms", (time.monotonic() - from_s) * 1e3)
-    assert rig.figures["masters killed"] >= 2
+    assert rig.figures["masters killed"]
     async with asyncio.timeout(30):
         while target.workers_left():
             await asyncio.sleep(0.1)
