@@ -225,9 +225,9 @@ def test_old_master_is_killed_in_the_middle_of_an_upgrade(minato: StartMinato, o
     """Whether the new one has its sockets from it by then, or has to take them from its workers."""
     instance = minato(origin(name="a"), workers=2, timeouts={"drain": 5})
     with Prober(instance.port) as prober:
+        old = instance.workers()
         instance.signal(signal.SIGUSR2)
         time.sleep(after_s)
-        old = instance.workers()
         kill_master(instance)
         prober.wait_more()
         instance.note_upgraded()
