@@ -150,6 +150,7 @@ class Timeouts:
     upstream_idle_s: float = 90.0
     drain_s: float = 30.0
     upgrade_s: float = 60.0
+    orphaned_s: float = 10.0
     heartbeat_s: float = 10.0
 
 

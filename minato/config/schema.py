@@ -135,6 +135,7 @@ _TIMEOUTS = Section(
         "upstream_idle": Key("upstream_idle_s", seconds()),
         "drain": Key("drain_s", seconds()),
         "upgrade": Key("upgrade_s", seconds()),
+        "orphaned": Key("orphaned_s", seconds(low=0)),
         # Workers beat several times a second at best: less than a second would kill healthy ones.
         "heartbeat": Key("heartbeat_s", seconds(low=1)),
     },

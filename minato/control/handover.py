@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 from collections.abc import Iterable, Iterator, Mapping
@@ -9,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from minato.config.model import ListenAddress
+from minato.control.deed import Deed
 from minato.control.link import MAX_SOCKETS_PER_MESSAGE, LinkMessage
 from minato.net.bound import BoundListener
 
@@ -27,12 +29,14 @@ class Inheritance:
         listeners: by slot and address; the very sockets that its workers accept from.
         admin: the admin API's, likewise.
         health: what it knows, by Upstream.key, as UpstreamHealth.snapshot says it.
+        deed: its own, for the case that it is killed; an older master has none.
         is_whole: whether everything has come.
     """
 
     listeners: dict[tuple[int, ListenAddress], BoundListener] = field(default_factory=dict)
     admin: dict[tuple[int, ListenAddress], BoundListener] = field(default_factory=dict)
     health: dict[str, Any] = field(default_factory=dict)
+    deed: Deed | None = None
     is_whole: bool = False
 
     def take(self, message: LinkMessage) -> None:
@@ -46,12 +50,28 @@ class Inheritance:
                 into[slot, address] = BoundListener(address, sock)
         elif kind == "health":
             self.health.update(message.says["health"])
+        elif kind == "deed":
+            for box in message.sockets:
+                with box, contextlib.suppress(OSError):
+                    self.deed = Deed.receive(box)
         elif kind == "whole":
             self.is_whole = True
 
+    def renounce(self) -> None:
+        """Close what has come."""
+        for bound in (self.listeners, self.admin):
+            for listener in bound.values():
+                listener.sock.close()
+        if self.deed is not None:
+            self.deed.close()
 
-def describe_state(listeners: BoundSlots, admin: BoundSlots, health: Mapping[str, Any]) -> Iterator[Part]:
-    """Yield the messages that an Inheritance takes, in order, each with its sockets."""
+
+def describe_state(
+    listeners: BoundSlots, admin: BoundSlots, health: Mapping[str, Any], deed: socket.socket | None = None
+) -> Iterator[Part]:
+    """Yield the messages that an Inheritance takes, in order, each with its sockets; ``deed`` is a Deed.box."""
+    if deed is not None:
+        yield {"state": "deed"}, [deed]
     yield from _describe_sockets("listeners", listeners)
     yield from _describe_sockets("admin", admin)
     for part in _in_parts(health.items()):

@@ -7,7 +7,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from minato.config.model import ListenAddress
 from minato.errors import BootError
@@ -25,9 +25,13 @@ class Listeners:
     The sockets of one address form an SO_REUSEPORT group: the kernel spreads connections evenly over the slots. A
     socket outlives every worker of its slot, and with it the connections that wait in its queue. Slots therefore only
     ever grow: closing a socket would reset what waits in it.
+
+    Attributes:
+        on_changed: called when there are other sockets.
     """
 
     def __init__(self) -> None:
+        self.on_changed: Callable[[], None] = lambda: None
         self._sockets: dict[tuple[int, ListenAddress], BoundListener] = {}
 
     def __repr__(self) -> str:
@@ -52,6 +56,12 @@ class Listeners:
     def adopt(self, bound: Mapping[tuple[int, ListenAddress], BoundListener]) -> None:
         """Take over sockets that another master bound: what is missing beside them is bound as if they were ours."""
         self._sockets.update(bound)
+        self.on_changed()
+
+    def is_one_taken(self, addresses: Iterable[ListenAddress]) -> bool:
+        """Tell whether one of these addresses, beside which nothing of ours is bound, is in use."""
+        ours = self.addresses()
+        return any(_is_taken(address) for address in addresses if not any(address.overlaps(other) for other in ours))
 
     def bind(
         self, addresses: Sequence[ListenAddress], slots: int, tries: int = 1, *, listens: bool = True
@@ -88,12 +98,17 @@ class Listeners:
         except OSError as error:
             self.unbind(bound)
             raise _describe(address, error) from error
+        if bound:
+            self.on_changed()
         return bound
 
     def unbind(self, keys: Iterable[tuple[int, ListenAddress]]) -> None:
         """Close the sockets that a ``bind`` made, which have served nobody."""
-        for key in keys:
-            self._sockets.pop(key).sock.close()
+        closed = [self._sockets.pop(key).sock for key in keys]
+        for sock in closed:
+            sock.close()
+        if closed:
+            self.on_changed()
 
     def invite_nobody(self, addresses: Iterable[ListenAddress]) -> None:
         """Let nobody connect to these addresses any more; who has begun to is still let in."""
@@ -123,6 +138,14 @@ class Listeners:
     def close(self) -> None:
         """Close everything."""
         self.keep_only(())
+
+
+def _is_taken(address: ListenAddress) -> bool:
+    try:
+        _open_socket(address, share=False).close()
+    except OSError as error:
+        return error.errno == errno.EADDRINUSE
+    return False
 
 
 def _check_free(address: ListenAddress, tries: int) -> None:

@@ -16,6 +16,7 @@ from minato.control.admin.endpoint import AdminEndpoint
 from minato.control.boards import Boards
 from minato.control.drains import Drains
 from minato.control.generation import Generation, WorkerState
+from minato.control.last_will import LastWill
 from minato.control.listeners import Listeners
 from minato.control.naming import Naming
 from minato.control.office import Office
@@ -24,6 +25,7 @@ from minato.control.resizing import Resizing
 from minato.control.resolver import Lookup
 from minato.control.rollover import Checker, RolloverDriver, count_cpus
 from minato.control.signals import MASTER_SIGNALS, SignalQueue
+from minato.control.succession import Succession
 from minato.control.supervisor import Supervisor
 from minato.control.system import raise_open_files_limit, remove_dead_boards, say
 from minato.control.takeover import Predecessor
@@ -39,7 +41,7 @@ log = logging.getLogger("minato.master")
 # How long the master sleeps at the most: several looks within the second after which a silent worker's queue is lent.
 IDLE_WAIT_S = 0.25
 BUSY_WAIT_S = 0.01
-# An address in use is tried again for half a second: workers of a master that was killed are about to close it.
+# The admin API's address, if it is in use, is tried again for half a second: an old master is about to close it.
 BIND_TRIES = 6
 
 CheckerFactory = Callable[[Boards], Checker]
@@ -95,6 +97,9 @@ class Master:
         self._loop = Loop(forgives_pauses=True)
         self._signals = SignalQueue(self._loop)
         self._listeners = Listeners()
+        self._last_will = LastWill.make()
+        self._listeners.on_changed = lambda: self._last_will.write(self._listeners.bound())
+        self._succession = Succession()
         self._boards = Boards()
         self._checker = checker_factory(self._boards)
         self._supervisor = Supervisor(
@@ -104,6 +109,7 @@ class Master:
             boards=self._boards,
             guard=self._checker,
             server_factory=server_factory,
+            last_will=self._last_will,
         )
         self._purges = Purges(self._loop, self._supervisor)
         self._drains = Drains(self._loop, self._checker.mark_drain)
@@ -139,6 +145,7 @@ class Master:
             checker=self._checker,
             purges=self._purges,
             drains=self._drains,
+            deed=self._last_will.deed,
             master=self,
         )
         self._on_signal: dict[signal.Signals, Callable[[], None]] = {
@@ -195,24 +202,26 @@ class Master:
         remove_dead_boards()
         self._inherit()
         # Sockets first: whoever starts minato twice hears of it at once, not after the first round of probes.
-        self._listeners.bind(
-            self._config.listen_addresses(),
-            self._count_workers(self._config),
-            BIND_TRIES,
-            listens=not self._predecessor.is_master,
-        )
+        addresses, slots = self._config.listen_addresses(), self._count_workers(self._config)
+        if self._predecessor.is_master:
+            self._listeners.bind(addresses, slots, listens=False)
+        else:
+            self._succession.bind(self._listeners, addresses, slots)
         self._admin.bind(self._config.admin.listen, BIND_TRIES)
         self._office.write_pid()
-        if self._office.is_held:
+        # Workers that serve on do not hear of purges: so nobody is told of any before these do.
+        if self._office.is_held and not self._succession.is_heir:
             self._admin.serve(self._config.admin.listen)
         self._checker.start()
         self._rollover.request()
 
     def _inherit(self) -> None:
         inheritance = self._predecessor.inherit()
+        self._office.is_held = not self._predecessor.is_master
         self._listeners.adopt(inheritance.listeners)
         self._admin.adopt(inheritance.admin)
         self._checker.adopt_health(inheritance.health)
+        self._succession.inherit(inheritance.deed)
         self._predecessor.attach(self._loop, self._purges, self._drains)
 
     def _obey_signals(self) -> None:
@@ -237,6 +246,7 @@ class Master:
         log.info("stopping: what is in flight is finished first")
         self._office.tell("STOPPING=1")
         self._state = _State.DRAINING
+        self._succession.renounce()
         self._upgrade.stop(fast=False)
         self._predecessor.stop("stop", self._loop.now_s + self._drain_s() + STOP_GRACE_S)
         self._rollover.cancel()
@@ -253,6 +263,7 @@ class Master:
         log.info("stopping at once")
         self._office.tell("STOPPING=1")
         self._state = _State.STOPPING
+        self._succession.renounce()
         self._upgrade.stop(fast=True)
         self._predecessor.stop("stop fast", self._loop.now_s + 2 * STOP_GRACE_S)
         self._rollover.cancel()
@@ -450,6 +461,8 @@ class Master:
     def _announce(self) -> None:
         serving = self._supervisor.current
         assert serving is not None
+        self._last_will.deed.note_office()
+        self._succession.succeed(self._listeners.addresses())
         self._office.announce(serving)
         if self._on_ready is not None:
             self._on_ready()
@@ -465,6 +478,7 @@ class Master:
         self._admin.forget()
         self._upgrade.forget()
         self._predecessor.forget()
+        self._succession.renounce()
 
     def _clean_up(self) -> None:
         """Leave nothing behind, whatever ended the main loop: no worker, no segment, no pid file."""
@@ -481,6 +495,8 @@ class Master:
         for generation in list(self._supervisor.generations):
             self._boards.drop(generation.board)
         self._listeners.close()
+        self._last_will.close()
+        self._succession.renounce()
         self._office.close()
         self._predecessor.close()
         self._signals.restore(MASTER_SIGNALS)

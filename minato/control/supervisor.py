@@ -17,6 +17,7 @@ from minato.control.boards import Boards
 from minato.control.channel import Channel, ChannelClosedError, Message, Verb
 from minato.control.deaths import Coroner, Death
 from minato.control.generation import Generation, WorkerHandle, WorkerState
+from minato.control.last_will import LastWill
 from minato.control.listeners import Listeners
 from minato.control.loads import measure_loads
 from minato.control.signals import MASTER_SIGNALS, SignalQueue, hold_signals
@@ -61,6 +62,7 @@ class Supervisor:
         boards: Boards,
         guard: ForkGuard,
         server_factory: ServerFactory,
+        last_will: LastWill,
     ) -> None:
         self._loop = loop
         self._signals = signals
@@ -68,6 +70,7 @@ class Supervisor:
         self._boards = boards
         self._guard = guard
         self._server_factory = server_factory
+        self._last_will = last_will
         self._coroner = Coroner()
         self._loads_due_s = loop.now_s
         self.fleet: Supervision[Generation, WorkerHandle] = Supervision()
@@ -124,6 +127,7 @@ class Supervisor:
             columns=generation.places.columns,
             wake_health=self._guard.wake,
             channel=theirs,
+            last_will=self._last_will,
         )
         # What the master has allocated so far is never collected: a child that looked for garbage in it would copy it.
         gc.collect()
@@ -284,6 +288,7 @@ class Supervisor:
                 worker.channel.close()
             self._boards.forget(plan.board)
             self._listeners.close_others(plan.own)
+            self._last_will.become_worker()
             self.forget()
             status = run_worker(plan, self._server_factory)
         except BaseException:

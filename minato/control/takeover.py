@@ -93,10 +93,10 @@ class Predecessor:
         return self._plan.phase is TakeoverPhase.BOOTING and self._peer is not None and self._peer.is_linked
 
     def inherit(self) -> Inheritance:
-        """Say hello and wait for what there is to inherit.
+        """Say hello and wait for what there is to inherit. One that was killed meanwhile is none to wait for.
 
         Raises:
-            BootError: the old master ended, or does not say.
+            BootError: the old master does not say, or has given up.
         """
         inheritance = Inheritance()
         if self._link is None:
@@ -112,8 +112,13 @@ class Predecessor:
                 if "given_up" in message.says:
                     raise BootError("the old master has given the upgrade up")
                 inheritance.take(message)
-        except LinkClosedError as error:
-            raise BootError("the old master ended before it handed over") from error
+        except LinkClosedError:
+            log.warning("the old master ended before it handed over; this one starts as any other")
+            inheritance.renounce()
+            self.close()
+            self._link = None
+            self._plan.phase = TakeoverPhase.SERVING
+            return Inheritance()
         self._link.set_patience(0.0)
         return inheritance
 

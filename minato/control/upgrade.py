@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from minato.config.model import ListenAddress
 from minato.control.admin.endpoint import AdminEndpoint
 from minato.control.deaths import describe_exit
+from minato.control.deed import Deed
 from minato.control.drains import KEYS_PER_MESSAGE, Drains
 from minato.control.handover import describe_state
 from minato.control.link import VERSION, Link, LinkMessage
@@ -60,12 +61,14 @@ class Upgrader:
         checker: Checker,
         purges: Purges,
         drains: Drains,
+        deed: Deed,
         master: OldMaster,
     ) -> None:
         self._supervisor = supervisor
         self._listeners = listeners
         self._admin = admin
         self._checker = checker
+        self._deed = deed
         self._master = master
         self._command = CommandLine.of_this_process()
         self._peer = MasterPeer(loop, purges, drains, self._hear)
@@ -222,7 +225,12 @@ class Upgrader:
         self._peer.take_part_in_purges()
         health = self._checker.export_health()
         self._told_drains = _drained_of(health)
-        for says, sockets in describe_state(self._listeners.bound(), self._admin.bound(), health):
+        try:
+            box = self._deed.box()
+        except OSError as error:
+            log.warning("the new master will not know it when this one is killed: %s", error.strerror)
+            box = None
+        for says, sockets in describe_state(self._listeners.bound(), self._admin.bound(), health, box):
             self._peer.send(says, sockets)
 
     def _retire(self) -> None:

@@ -18,12 +18,15 @@ from setproctitle import setproctitle
 from minato.caching.purge import PurgeRequest
 from minato.config.model import Config, ListenAddress
 from minato.control.channel import Channel, ChannelClosedError, Message, Verb
+from minato.control.last_will import LastWill
+from minato.control.orphan import Orphan
 from minato.control.signals import SignalQueue
 from minato.errors import BootError
 from minato.net.bound import BoundListener
 from minato.net.loop import READ, Loop
 from minato.net.resolve import ResolvedAddress
 from minato.shared.board import Board
+from minato.shared.segment import remove_segment
 from minato.telemetry.access_log import AccessLog
 
 log = logging.getLogger("minato.worker")
@@ -43,6 +46,8 @@ _IGNORED = (
     signal.SIGTTOU,
 )
 _CAUGHT = (signal.SIGTERM, signal.SIGQUIT)
+# Of a worker whose master is gone.
+_CAUGHT_ALONE = (*_CAUGHT, signal.SIGINT)
 
 
 class ServerLike(Protocol):
@@ -93,6 +98,7 @@ class WorkerPlan:
         columns: of the upstreams on the board, each address of a name its own, by Upstream.key.
         wake_health: tells the health checker to look at the refused counts.
         channel: its end of the channel to the master.
+        last_will: of the master.
     """
 
     slot: int
@@ -105,6 +111,7 @@ class WorkerPlan:
     columns: Mapping[str, int]
     wake_health: Callable[[], None]
     channel: Channel
+    last_will: LastWill
 
 
 class _State(enum.Enum):
@@ -148,6 +155,8 @@ class Worker:
         self._flush = loop.timer(self._flush_log)
         self._dropped: set[ListenAddress] = set()
         self._borrowed: dict[int, list[BoundListener]] = {}
+        self._orphan = Orphan(loop, plan.last_will, plan.config, plan.own, self)
+        self._is_alone = False
         self._access_log = AccessLog.open(plan.config.access_log)
         self._server = server_factory(
             config=plan.config,
@@ -193,6 +202,10 @@ class Worker:
             self._stop()
         elif self._state is _State.SERVING:
             self._drain(self._plan.config.timeouts.drain_s)
+            if self._is_alone:
+                self._server.close_idle()
+        elif self._is_alone:
+            self._server.close_idle()
 
     def _on_channel(self, events: int) -> None:
         channel = self._plan.channel
@@ -201,9 +214,23 @@ class Worker:
                 self._obey(message)
         except ChannelClosedError:
             self._loop.remove(channel.fileno())
-            log.warning("the master is gone; worker %d drains", self._plan.slot)
-            self._drain(self._plan.config.timeouts.drain_s)
-            self._server.close_idle()
+            self._be_alone()
+
+    def _be_alone(self) -> None:
+        """The master is gone."""
+        self._is_alone = True
+        self._signals.install(_CAUGHT_ALONE)
+        remove_segment(self._plan.board.name)  # it stays mapped; nobody else would remove it
+        if self._state is _State.SERVING:
+            setproctitle(f"minato: worker {self._plan.slot} gen {self._plan.generation} without a master")
+            self._orphan.begin()
+
+    def leave(self, dropped: Collection[ListenAddress]) -> None:
+        """Accept what waits, then no more; at these addresses nobody comes after this worker."""
+        self._dropped.update(dropped)
+        # What is purged from now on, this worker does not hear of.
+        self._server.shed()
+        self._drain(self._plan.config.timeouts.drain_s)
 
     def _obey(self, message: Message) -> None:
         if message.verb is Verb.DRAIN:
@@ -219,7 +246,7 @@ class Worker:
         elif message.verb is Verb.REOPEN_LOGS:
             self._server.reopen_logs()
         elif message.verb is Verb.BORROW:
-            self._borrow(message.slot, message.listeners)
+            self.borrow(message.slot, message.listeners)
         elif message.verb is Verb.GIVE_BACK:
             self._give_back(message.slot)
         elif message.verb is Verb.PURGE:
@@ -229,7 +256,8 @@ class Worker:
             self._server.change_addresses(message.upstream, message.places)
             self._plan.channel.send(Message(Verb.ADDRESSED, serial=message.serial))
 
-    def _borrow(self, slot: int, listeners: tuple[BoundListener, ...]) -> None:
+    def borrow(self, slot: int, listeners: tuple[BoundListener, ...]) -> None:
+        """Accept from these sockets of a slot, too."""
         if self._state is not _State.SERVING:
             for listener in listeners:
                 listener.sock.close()
@@ -259,6 +287,7 @@ class Worker:
                 self._close_listeners()
 
     def _close_listeners(self) -> None:
+        self._orphan.close()
         for listener in [*self._plan.own, *itertools.chain.from_iterable(self._borrowed.values())]:
             listener.sock.close()
         # Where it was a signal that told, the master puts another worker in this slot at once.

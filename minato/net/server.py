@@ -269,6 +269,9 @@ class Server:
                 if error.errno in _GONE and failures < _MAX_FAILURES:
                     failures += 1
                     continue
+                if error.errno == errno.EINVAL:  # it listens no more: another process has shut it down
+                    self._unlisten(listener)
+                    return
                 self._pause_accepting(error)
                 return
             failures = 0

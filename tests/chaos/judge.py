@@ -81,21 +81,6 @@ class NotConfigured:
 
 
 @dataclass(frozen=True, slots=True)
-class MasterKilled:
-    """The master was killed, and the next one was ready at the second moment: losses are counted, not judged.
-
-    No response may be wrong or cut all the same: the workers finish what they have.
-    """
-
-    from_s: float
-    to_s: float
-
-    def covers(self, outcome: Outcome) -> bool:
-        lost = (Kind.REFUSED, Kind.UNANSWERED, Kind.RACE, Kind.EARLY_CLOSE)
-        return outcome.kind in lost and _spans(outcome, self.from_s, self.to_s)
-
-
-@dataclass(frozen=True, slots=True)
 class Misdeeds:
     """What origins did on purpose, by the name of the request; and what the client must have seen of it.
 

@@ -97,18 +97,27 @@ class MinatoTarget(Target):
         self.directory.mkdir(parents=True, exist_ok=True)
         await self._launch()
 
-    async def _launch(self) -> None:
+    async def _launch(self, lives_s: float | None = None) -> None:
         options = ("--pid-file", str(self.pid_file))
         self.instance = Minato(self.directory, self.config(), workers=None, arguments=options)
-        await asyncio.to_thread(self.instance.wait_ready)
+        if lives_s is None:
+            await asyncio.to_thread(self.instance.wait_ready)
+        else:
+            await asyncio.sleep(lives_s)
 
-    async def kill_and_start(self) -> None:
-        """kill -9 of the master; another one is started at once, on the same ports, and is ready when this returns."""
+    async def kill_and_start(self, pause_s: float = 0.0, lives_s: float | None = None) -> None:
+        """kill -9 of the master; another one is started, on the same ports.
+
+        Args:
+            pause_s: how long after that.
+            lives_s: it lives for so long, whatever it has come to by then; None: it is ready when this returns.
+        """
         self.instance.remember_children()
         self.instance.process.kill()
         self.instance.process.wait(_STOP_S)
         self._retired.append(self.instance)
-        await self._launch()
+        await asyncio.sleep(pause_s)
+        await self._launch(lives_s)
 
     def write(self, config: dict[str, Any] | str) -> None:
         self.instance.write_config(config)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.chaos.judge import Held, MasterKilled, Misdeeds, NotConfigured, OriginKilled, judge
+from tests.chaos.judge import Held, Misdeeds, NotConfigured, OriginKilled, judge
 from tests.chaos.ledger import Kind, Ledger, Outcome
 from tests.chaos.origin import Fate
 
@@ -82,13 +82,6 @@ def test_a_port_that_is_not_configured_excuses_its_own_clients_alone() -> None:
         outcome(Kind.CUT, client="spare"),
     ):
         assert failures(trouble, excuses=[away]) == [trouble]
-
-
-def test_a_killed_master_excuses_no_cut() -> None:
-    killed = MasterKilled(10.0, 12.0)
-    assert failures(outcome(Kind.REFUSED), excuses=[killed]) == []
-    for kind in (Kind.CUT, Kind.STATUS, Kind.SILENT):
-        assert failures(outcome(kind), excuses=[killed]) == [outcome(kind)]
 
 
 def test_what_an_origin_did_must_have_led_to_just_that() -> None:

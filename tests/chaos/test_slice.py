@@ -18,7 +18,7 @@ _SECONDS = 3.0
 _LEAST_REQUESTS = 200
 
 
-@pytest.mark.parametrize("name", ["storm", "alternate", "kill-worker", "upgrade", "origin-resets"])
+@pytest.mark.parametrize("name", ["storm", "alternate", "kill-worker", "kill-master", "upgrade", "origin-resets"])
 def test_nothing_is_lost(name: str, tmp_path: Path) -> None:
     seed = random.SystemRandom().randrange(1_000_000)
     result = asyncio.run(run_scenario(SCENARIOS[name], MinatoTarget, _SECONDS, seed, tmp_path / "chaos"))

@@ -78,7 +78,7 @@ express: false
 cache: {enabled: true, type: LFU, capacity: 7, max_body_size: 8, max_memory: 9, ttl: 0}
 health: {interval: 1, tcp_timeout: 2, http_timeout: 3.5, rise: 4, fall: 5, expect: "200,204,300-399"}
 timeouts: {connect: 1, response: 2, read: 3, write: 4, client_header: 5, client_body: 6, client_idle: 7,
-           upstream_idle: 8, drain: 9, upgrade: 9.5, heartbeat: 10.5}
+           upstream_idle: 8, drain: 9, upgrade: 9.5, orphaned: 9.75, heartbeat: 10.5}
 limits: {header_bytes: 1_000, header_fields: 2, target_bytes: 3, body_bytes: 4, connections: 5, upstream_connections: 6,
          connections_per_client: 7, upload_rate: 8, download_rate: 9, connection_requests: 10,
          partial_heads_bytes: 1_100, accept_wait: 0.5}
@@ -123,7 +123,7 @@ services:
         express=False,
         cache=CacheConfig(True, CacheKind.LFU, 7, 8, 9, 0.0),
         health=HealthConfig(1.0, 2.0, 3.5, 4, 5, ((200, 200), (204, 204), (300, 399))),
-        timeouts=Timeouts(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 9.5, 10.5),
+        timeouts=Timeouts(1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0, 9.5, 9.75, 10.5),
         limits=Limits(1000, 2, 3, 4, 5, 6, 7, 8, 9, 10, 1100, 0.5),
         recycle=RecycleConfig(100_000, 200_000, 0.25),
         access_log=AccessLogConfig("/var/log/minato.log", LogFormat.JSON),

@@ -129,7 +129,7 @@ class StandInServer:
         while True:
             try:
                 sock, _ = listener.sock.accept()
-            except BlockingIOError:
+            except OSError:  # nobody waits; or another worker, whose master is gone as well, has shut the socket down
                 return
             sock.setblocking(False)
             self._connections.add(sock)

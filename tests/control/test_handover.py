@@ -157,7 +157,7 @@ def from_link(link: Link) -> Predecessor:
     return Predecessor.from_environment({HANDOVER_VARIABLE: str(os.dup(link.fileno()))})
 
 
-def test_old_master_that_dies_or_gives_up_before_it_hands_over_is_the_end() -> None:
+def test_old_master_that_gives_up_before_it_hands_over_is_the_end() -> None:
     ours, theirs = Link.pair()
     predecessor = from_link(theirs)
     theirs.close()
@@ -166,9 +166,26 @@ def test_old_master_that_dies_or_gives_up_before_it_hands_over_is_the_end() -> N
         predecessor.inherit()
     hello = ours.receive()
     assert hello is not None and hello.says == {"hello": VERSION, "pid": os.getpid()}
+    predecessor.close()
     ours.close()
-    with pytest.raises(BootError, match="ended before it handed over"):
-        predecessor.inherit()
+
+
+def test_old_master_that_is_killed_before_it_hands_over_is_none(caplog: pytest.LogCaptureFixture) -> None:
+    ours, theirs = Link.pair()
+    predecessor = from_link(theirs)
+    theirs.close()
+    assert predecessor.is_master
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        address = ListenAddress("127.0.0.1", sock.getsockname()[1])
+        for says, sockets in describe_state({(0, address): BoundListener(address, sock)}, {}, {}):
+            if says["state"] != "whole":
+                ours.send(says, sockets)
+    ours.close()
+    inheritance = predecessor.inherit()
+    assert not predecessor.is_master and inheritance.listeners == {}
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection((address.host, address.port))
+    assert "starts as any other" in caplog.text
     predecessor.close()
 
 
@@ -247,16 +264,8 @@ def test_pid_1_is_not_upgraded(monkeypatch: pytest.MonkeyPatch, caplog: pytest.L
 
     monkeypatch.setattr(upgrade_module.os, "getpid", lambda: 1)
     unused = Unused()
-    upgrader = upgrade_module.Upgrader(
-        loop=unused,
-        supervisor=unused,
-        listeners=unused,
-        admin=unused,
-        checker=unused,
-        purges=unused,
-        drains=unused,
-        master=unused,
-    )  # type: ignore[arg-type]
+    names = ("loop", "supervisor", "listeners", "admin", "checker", "purges", "drains", "deed", "master")
+    upgrader = upgrade_module.Upgrader(**dict.fromkeys(names, unused))  # type: ignore[arg-type]
     upgrader.request()
     upgrader.advance(can_begin=True)  # would touch what is not there
     assert "pid 1" in caplog.text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -139,16 +140,20 @@ def test_term_is_obeyed_while_the_first_workers_boot(start: Start, config: Path,
     assert minato.wait_exit() == 0
 
 
-def test_killed_master_leaves_no_worker_and_its_segment_goes_at_the_next_start(start: Start, config: Path) -> None:
+def test_killed_master_that_nobody_follows_leaves_no_worker_and_no_segment(start: Start, config: Path) -> None:
     port = free_port()
-    write_config(config, port)
+    write_config(config, port, extra="timeouts: {orphaned: 1}")
     minato = start(config)
     minato.wait_ready()
     workers = minato.workers()
     minato.signal(signal.SIGKILL)
+    time.sleep(0.5)
+    assert ask(port)["gen"] == "1"
     assert psutil.wait_procs(workers, timeout=WAIT_S)[1] == []
+    assert minato.segments() == []
+    with pytest.raises(ConnectionRefusedError):
+        ask(port)
     start(config).wait_ready()
-    assert minato.segments() == []  # removed by this one, or by another that started since
     assert ask(port)["gen"] == "1"
 
 

@@ -280,24 +280,9 @@ def test_worker_that_comes_back_serves_on(minato: StartMinato, origin: MakeApp) 
     assert instance.worker_pids() == pids
 
 
-def test_workers_end_when_the_master_is_killed_and_the_next_start_cleans_up(
-    minato: StartMinato, instances: Instances, origin: MakeApp
-) -> None:
-    app = origin(name="a")
-    instance = minato(app, workers=2)
-    os.kill(instance.pid, signal.SIGKILL)
-    instance.wait_exit(5)
-    wait_until(lambda: instance.survivors() == [], "the workers to end", 8)
-    # What is left of the segment goes with the next start of any instance, perhaps one of a test beside this one.
-    assert len(segments_of(instance.pid)) <= 1
-    second = minato(services=instance.config["services"])
-    assert segments_of(instance.pid) == []
-    assert fetch(second.port).get(b"x-origin") == b"a"
-
-
 def test_killed_master_lets_requests_in_flight_finish(minato: StartMinato, origin: MakeApp) -> None:
     app = origin(name="a")
-    instance = minato(app)
+    instance = minato(app, timeouts={"orphaned": 0.2})
     with instance.client() as client:
         client.send(request_bytes(target=b"/slow"))
         app.wait_requests(1)
@@ -306,7 +291,21 @@ def test_killed_master_lets_requests_in_flight_finish(minato: StartMinato, origi
         app.gate.set()
         assert client.receive().body == b"slow\n"
     wait_until(lambda: instance.survivors() == [], "the worker to end", 8)
-    minato(app)  # removes the segment
+    assert segments_of(instance.pid) == []
+
+
+def test_next_start_removes_what_a_group_that_was_killed_as_a_whole_left(minato: StartMinato, origin: MakeApp) -> None:
+    app = origin(name="a")
+    instance = minato(app, workers=2)
+    instance.remember_children()
+    os.killpg(instance.pid, signal.SIGKILL)
+    instance.wait_exit(5)
+    wait_until(lambda: instance.survivors() == [], "the workers to end", 8)
+    # What is left of the segment goes with the next start of any instance, perhaps one of a test beside this one.
+    assert len(segments_of(instance.pid)) <= 1
+    second = minato(services=instance.config["services"])
+    assert segments_of(instance.pid) == []
+    assert fetch(second.port).get(b"x-origin") == b"a"
 
 
 def test_segment_of_a_running_instance_is_left_alone(minato: StartMinato, origin: MakeApp) -> None:

@@ -214,6 +214,7 @@ class World:
             boards=self,  # type: ignore[arg-type]
             guard=SimpleNamespace(fork_lock=contextlib.nullcontext(), wake=None, forget=None),  # type: ignore[arg-type]
             server_factory=None,  # type: ignore[arg-type]
+            last_will=None,  # type: ignore[arg-type]
         )
         nothing = SimpleNamespace(bind=lambda listen: None, drop_others=lambda: None, serve=lambda listen: None)
         self.driver = RolloverDriver(

@@ -174,7 +174,11 @@ class Minato:
         """USR2, and wait until the new master has taken over; returns its pid, which is ``pid`` from then on."""
         since = len(self.lines)
         self.signal(signal.SIGUSR2)
-        return self.note_master(self.wait_for_log(r"^minato: ready", timeout_s, since))
+        return self.note_upgraded(timeout_s, since)
+
+    def note_upgraded(self, timeout_s: float = 20.0, since: int = 0) -> int:
+        """Wait until a new master has said that it is ready, from line number ``since`` on; returns its pid."""
+        return self.note_master(self.wait_for_log(rf"^minato: ready pid=(?!{self.pid}\b)", timeout_s, since))
 
     def note_master(self, ready_line: str) -> int:
         """A new master has taken over and says so: ``pid`` is its from then on."""
