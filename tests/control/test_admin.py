@@ -347,16 +347,16 @@ def test_admin_port_is_free_while_workers_drain_after_sigterm(minato: Instance, 
 def test_purge_under_way_is_answered_though_minato_stops(minato: Instance, admin: int) -> None:
     for worker in minato.workers():
         worker.suspend()
-    answers: list[tuple[int, dict[str, Any]]] = []
-    asker = threading.Thread(target=lambda: answers.append(purge(admin)))
-    asker.start()
-    time.sleep(0.1)
+    asker = http.client.HTTPConnection("127.0.0.1", admin, timeout=PATIENCE_S)
+    asker.request("POST", "/purge", json.dumps(ALL), {"Content-Type": "application/json"})
+    assert call(admin, "GET", "/health")[0] == 200  # it came later, so the purge is under way
     minato.signal(signal.SIGTERM)
     minato.wait_for("stopping: what is in flight")
     for worker in minato.workers():
         worker.resume()
-    asker.join()
-    assert answers == [(200, {"purged": 2, "workers": 2})]
+    answer = asker.getresponse()
+    assert (answer.status, json.loads(answer.read())) == (200, {"purged": 2, "workers": 2})
+    asker.close()
     assert minato.wait_exit() == 0
 
 

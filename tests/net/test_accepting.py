@@ -123,7 +123,7 @@ def adopt_failing(here: Proxy, listener: MakeListener, code: int, failures: int)
     return failing.sock
 
 
-@pytest.mark.parametrize("code", [errno.EINVAL, errno.EPERM, errno.EOPNOTSUPP, errno.ENOMEM])
+@pytest.mark.parametrize("code", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOMEM])
 def test_a_listener_that_is_broken_for_good_is_tried_now_and_then(
     clock: Clock, origin: OriginMaker, proxy: ProxyMaker, listener: MakeListener, code: int
 ) -> None:
@@ -142,6 +142,20 @@ def test_a_listener_that_is_broken_for_good_is_tried_now_and_then(
                 here.call(lambda: None)
             assert broken.tries == tries
         assert client.receive().body == b"hello"
+
+
+def test_a_listener_that_somebody_else_has_shut_down_is_tried_no_more(
+    clock: Clock, origin: OriginMaker, proxy: ProxyMaker, listener: MakeListener
+) -> None:
+    here = proxy(origin(respond_always(hello())))
+    ended = adopt_failing(here, listener, errno.EINVAL, 1_000_000)
+    with Client(ended.getsockname()[1]), here.client() as client:
+        assert ended.exhausted.wait(5.0)
+        clock.advance(1.0)
+        for _ in range(5):
+            here.call(lambda: None)
+        assert ended.tries == 1
+        assert client.request().body == b"hello"
 
 
 def test_connections_that_broke_while_they_waited_do_not_keep_others_waiting(
