@@ -304,7 +304,7 @@ class Worker:
         self._state = _State.STOPPED
 
     def _beat(self) -> None:
-        self._row.beat(int(self._loop.now_s * 1000))
+        self._row.beat(self._loop.machine_ms(self._loop.now_s))
         self._heartbeat.set(HEARTBEAT_S)
 
     def _flush_log(self) -> None:
