@@ -99,13 +99,16 @@ class Standings:
 
         ``names`` says of keys that are addresses of a name which that is.
         """
-        self._config = config = config or self._config
+        before = self._config
+        self._config = config = config or before
         rules = EjectionRules(
             config.is_on, config.eject_s, config.max_eject_s, config.max_ejected, window_s=config.window_s
         )
         self._fleet.update(rules, keys, self._fleet.groups if groups is None else groups, self._clock(), names)
-        # The window may be another one: rates begin anew.
-        self._records = {key: _Record(ErrorRate(config.window_s)) for key in self._fleet}
+        # Rates go on: what is counted for who is still here would never be enough where names change all the time. Only
+        # where the window is another one, or another thing a failure, do they begin anew.
+        known = self._records if (config.window_s, config.statuses) == (before.window_s, before.statuses) else {}
+        self._records = {key: known.get(key) or _Record(ErrorRate(config.window_s)) for key in self._fleet}
         self._settle()
 
     # -- what is heard

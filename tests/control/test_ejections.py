@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -54,6 +55,30 @@ class Desk:
 
     def stands(self) -> str:
         return " ".join(f"{key}:{standing.name}" for key, (standing, _) in sorted(self.published.items()))
+
+
+RATE = PassiveHealthConfig(consecutive=0, error_rate=0.5, min_requests=10, window_s=10.0)
+
+
+def test_error_rates_go_on_while_other_upstreams_come_and_go() -> None:
+    desk = Desk(RATE, "abc")
+    for turn in range(10):
+        desk.now_s += 0.5
+        keys = "abc" if turn % 2 else "abd"
+        desk.standings.update(RATE, keys, [Group("web", tuple("ab")), Group("other", (keys[2],))])
+        desk.count("a", failed=1)
+    assert desk.published["a"][0] is EJECTED
+
+
+@pytest.mark.parametrize("change", [{"window_s": 20.0}, {"statuses": ((500, 599),)}])
+def test_error_rates_begin_anew_where_they_are_of_something_else(change: dict[str, Any]) -> None:
+    desk = Desk(RATE)
+    desk.count("a", failed=9)
+    desk.standings.update(replace(RATE, **change), "ab")
+    desk.count("a", failed=9)
+    assert desk.published["a"][0] is UP
+    desk.count("a", failed=1)
+    assert desk.published["a"][0] is EJECTED
 
 
 def test_recoveries_are_published_by_the_clock_of_the_machine() -> None:
