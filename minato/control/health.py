@@ -86,7 +86,9 @@ class HealthChecker:
             self.wake_fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         except OSError as error:
             raise BootError(f"cannot start the health checks: {(error.strerror or str(error)).lower()}") from error
-        self._standings = Standings(lambda: self._loop.now_s, publish, outcomes, self._on_ejected)
+        self._standings = Standings(
+            lambda: self._loop.now_s, publish, outcomes, self._on_ejected, self._loop.machine_ms
+        )
         self._rng = rng or random.Random()
         self._watches: dict[str, UpstreamWatch] = {}
         self._without_result: set[str] = set()

@@ -23,7 +23,9 @@ log = logging.getLogger("minato.resolve")
 
 # A reload waits so long for names whose last answer is there to go on with.
 KNOWN_WAIT_S = 1.0
-# Without a column for an address for so long, a new generation is asked for, whose board is larger; and again after ...
+# With nobody for a name for so long, for want of columns, a new generation is asked for, whose board is larger; and
+# again after ... As long as every name has somebody, its other addresses wait: a rollover has the old workers end in
+# timeouts.drain, which would cut the long streams that hold the columns.
 SHORT_WAIT_S = 3.0
 SHORT_AGAIN_S = 60.0
 MAX_TOLD_ADDRESSES = 16
@@ -37,7 +39,7 @@ class Naming:
 
     Attributes:
         on_changed: called when other upstreams are to be probed.
-        on_short: called with the serving generation when its board has had no room for an address for a while.
+        on_short: called with the serving generation when a name has had nobody for a while, for want of columns.
     """
 
     def __init__(
@@ -63,6 +65,8 @@ class Naming:
         self._prepared_since_s = 0.0
         self._tellings: dict[int, Telling] = {}
         self._short_from_s: float | None = None
+        self._starved_from_s: float | None = None
+        self._is_shortage_told = False
         self._rng = random.Random()
         self._alarm = loop.timer(lambda: None)  # ends the turn that the main loop waits in
         self.on_changed: Callable[[], None] = lambda: None
@@ -221,10 +225,22 @@ class Naming:
     def _note_shortage(self, now_s: float) -> None:
         current = self._supervisor.current
         if current is None or not current.places.is_short:
-            self._short_from_s = None
-        elif self._short_from_s is None:
+            self._short_from_s = self._starved_from_s = None
+            self._is_shortage_told = False
+            return
+        if self._short_from_s is None:
             self._short_from_s = now_s
-        elif now_s >= self._short_from_s + SHORT_WAIT_S:
-            self._short_from_s = now_s + SHORT_AGAIN_S
-            log.warning("the board has no room for all addresses of names: rolling over to a larger one")
+        if not current.places.is_starved:
+            self._starved_from_s = None
+        elif self._starved_from_s is None:
+            self._starved_from_s = now_s
+        if self._starved_from_s is not None and now_s >= self._starved_from_s + SHORT_WAIT_S:
+            self._starved_from_s = now_s + SHORT_AGAIN_S
+            log.warning("the board has no room for any healthy address of a name: rolling over to a larger one")
             self.on_short(current)
+        elif not self._is_shortage_told and now_s >= self._short_from_s + SHORT_WAIT_S:
+            self._is_shortage_told = True
+            log.warning(
+                "the board has no room for all addresses of names: some get no requests until exchanges with addresses "
+                "that are gone are over, or a reload"
+            )

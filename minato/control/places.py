@@ -14,8 +14,9 @@ from minato.net.resolve import ResolvedAddress, resolve_numeric, with_port
 AddressesOf = Callable[[str], tuple[str, ...]]
 
 # Columns to spare on a board with names: room for every name to change all its addresses at once, and again while
-# long exchanges hold the columns of the old ones. One takes some 20 bytes for each row.
-SPARE_COLUMNS = 16
+# long exchanges hold the columns of the old ones: one that moves each minute does so for four hours before a stream
+# that it left behind keeps it from another address. A column takes 48 bytes in each row: 12 KiB for each worker.
+SPARE_COLUMNS = 256
 SPARE_FOR_EACH = 2
 MAX_SPARE_COLUMNS = 2_048
 # What an address and its brackets add to a key, in JSON.
@@ -29,11 +30,12 @@ class Places:
         hosts: the hosts that somebody has to be asked for.
         edition: of the answers that it goes by.
         is_short: whether an address gets no requests because the board has no column for it.
+        is_starved: whether there is such a name of which no other address of the newest answer is healthy.
     """
 
     def __init__(self, config: Config, addresses_of: AddressesOf, edition: int = 0) -> None:
         self.edition = edition
-        self.is_short = False
+        self.is_short = self.is_starved = False
         self._upstreams = {upstream.key: upstream for service in config.services for upstream in service.upstreams}
         self.hosts = {one.host for one in self._upstreams.values() if resolve_numeric(one.host, one.port) is None}
         self._addresses = {
@@ -105,7 +107,7 @@ class Places:
             The keys of the names whose addresses have changed.
         """
         self.edition = edition
-        self.is_short = False
+        self.is_short = self.is_starved = False
         changed = []
         for key, members in self._members.items():
             upstream = self._upstreams[key]
@@ -116,6 +118,7 @@ class Places:
                 members.settle(lambda address, of=upstream: self._is_up(of.at(address).key, is_up), mono_s)  # type: ignore[misc]
             if members.all != self._addresses[key] and self._place(upstream, members, set_key):
                 changed.append(key)
+            self.is_starved = self.is_starved or self._lacks_columns(upstream, members, is_up)
         return changed
 
     def release(self, is_idle: Callable[[int], bool], set_key: Callable[[int, str], None]) -> None:
@@ -127,6 +130,11 @@ class Places:
     def _is_up(self, key: str, is_up: Callable[[int], bool]) -> bool:
         column = self.columns.get(key)
         return column is not None and is_up(column)
+
+    def _lacks_columns(self, upstream: Upstream, members: Members, is_up: Callable[[int], bool]) -> bool:
+        """Tell whether an address of the newest answer has no column, and none of those that have one is healthy."""
+        keys = [upstream.at(address).key for address in members.present]
+        return any(key not in self.columns for key in keys) and not any(self._is_up(key, is_up) for key in keys)
 
     def _place(self, upstream: Upstream, members: Members, set_key: Callable[[int, str], None]) -> bool:
         """Give every address a column and withdraw those of the others; tell whether anything is other than before."""

@@ -20,9 +20,12 @@ class Resizing:
         self._rollover = rollover
 
     def add(self, generation: Generation) -> None:
-        """One worker more; with a new generation where the board has no room for it."""
+        """One worker more; with a new generation where the board has no room for it and a spare row.
+
+        Without a spare row no worker could be recycled, nor one be forked while another of its slot drains.
+        """
         target = generation.target + 1
-        if target > generation.board.slots:
+        if target >= generation.board.slots:
             log.info("%d workers need a larger board: rolling over to a new generation", target)
             self._rollover.request(workers=target)
             return

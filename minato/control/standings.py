@@ -20,7 +20,7 @@ TELL_GAP_S = 10.0
 _NOTHING = Outcomes()
 
 Publish = Callable[[str, Standing, int], None]
-"""Called with key, standing, and the monotonic millisecond at which it came up again (0: it was never down)."""
+"""Called with key, standing, and the machine's monotonic millisecond at which it came up again (0: never down)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,7 @@ class Standings:
         publish: Publish,
         outcomes: Callable[[], Mapping[str, Outcomes]],
         on_ejected: Callable[[str, float], None],
+        machine_ms: Callable[[float], int],
     ) -> None:
         """Begin without upstreams.
 
@@ -70,8 +71,10 @@ class Standings:
             outcomes: returns, by key, what workers counted up to now.
             on_ejected: called with the key of an upstream that was ejected, and the second from which on a probe that
                 succeeds ends that.
+            machine_ms: returns a second of that clock as a millisecond of the one that all processes share.
         """
         self._clock = clock
+        self._machine_ms = machine_ms
         self._publish = publish
         self._outcomes = outcomes
         self._on_ejected = on_ejected
@@ -96,13 +99,16 @@ class Standings:
 
         ``names`` says of keys that are addresses of a name which that is.
         """
-        self._config = config = config or self._config
+        before = self._config
+        self._config = config = config or before
         rules = EjectionRules(
             config.is_on, config.eject_s, config.max_eject_s, config.max_ejected, window_s=config.window_s
         )
         self._fleet.update(rules, keys, self._fleet.groups if groups is None else groups, self._clock(), names)
-        # The window may be another one: rates begin anew.
-        self._records = {key: _Record(ErrorRate(config.window_s)) for key in self._fleet}
+        # Rates go on: what is counted for who is still here would never be enough where names change all the time. Only
+        # where the window is another one, or another thing a failure, do they begin anew.
+        known = self._records if (config.window_s, config.statuses) == (before.window_s, before.statuses) else {}
+        self._records = {key: known.get(key) or _Record(ErrorRate(config.window_s)) for key in self._fleet}
         self._settle()
 
     # -- what is heard
@@ -225,7 +231,7 @@ class Standings:
     def _publish_one(self, key: str) -> None:
         if key in self._records:
             one = self._fleet[key]
-            self._publish(key, one.standing, int((one.recovered_s or 0.0) * 1000))
+            self._publish(key, one.standing, self._machine_ms(one.recovered_s) if one.recovered_s else 0)
 
     def _tell(self, change: Change, now_s: float) -> None:
         """Log what is not the doing of active health alone: that is logged where its results are."""

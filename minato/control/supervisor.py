@@ -206,6 +206,13 @@ class Supervisor:
         if (due := self.fleet.due_recycle(loads, now_s)) is None:
             return
         worker, load = due.worker, loads[due.worker.pid]
+        if not due.has_row:
+            log.warning(
+                "worker %d gen %d (pid %d) is due to be replaced (%s), but the board has no room for a fresh one: "
+                "it waits until one that drains is gone",
+                *(worker.slot, generation.number, worker.pid, due.reason.value),
+            )
+            return
         log.info(
             "worker %d gen %d (pid %d) is replaced (%s): %d requests, %d bytes resident",
             *(worker.slot, generation.number, worker.pid, due.reason.value, load.requests, load.memory_bytes),

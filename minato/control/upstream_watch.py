@@ -66,13 +66,13 @@ class UpstreamWatch:
         return self._health.state
 
     def snapshot(self) -> dict[str, object]:
-        """Return what is known, in plain values, for the next master."""
-        return {**self._health.snapshot(), "down_since_s": self.down_since_s}
+        """Return what is known, in plain values, for the next master; seconds are of the machine's monotonic clock."""
+        return {**self._health.snapshot(), "down_since_s": self.down_since_s + self._loop.paused_s}
 
     def restore(self, snapshot: Mapping[str, Any]) -> None:
-        """Go on from what the old master knew; the monotonic clock is the machine's, hence the same."""
+        """Go on from what the old master knew."""
         self._health.restore(snapshot)
-        self.down_since_s = float(snapshot["down_since_s"])
+        self.down_since_s = float(snapshot["down_since_s"]) - self._loop.paused_s
 
     def start(self) -> None:
         """Begin the first round in the loop's next turn."""

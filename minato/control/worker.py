@@ -32,7 +32,6 @@ from minato.telemetry.access_log import AccessLog
 log = logging.getLogger("minato.worker")
 
 HEARTBEAT_S = 0.25
-FLUSH_S = 1.0
 EXIT_CRASH = 1
 EXIT_BOOT_FAILURE = 3
 
@@ -158,6 +157,8 @@ class Worker:
         self._orphan = Orphan(loop, plan.last_will, plan.config, plan.own, self)
         self._is_alone = False
         self._access_log = AccessLog.open(plan.config.access_log)
+        if self._access_log is not None:
+            self._access_log.on_full = self._schedule_flush
         self._server = server_factory(
             config=plan.config,
             loop=loop,
@@ -195,6 +196,7 @@ class Worker:
             while (number := self._signals.take()) is not None:
                 self._obey_signal(number)
         if self._access_log is not None:
+            self._beat()  # it may wait for its reader
             self._access_log.close()
 
     def _obey_signal(self, number: signal.Signals) -> None:
@@ -302,10 +304,14 @@ class Worker:
         self._state = _State.STOPPED
 
     def _beat(self) -> None:
-        self._row.beat(int(self._loop.now_s * 1000))
+        self._row.beat(self._loop.machine_ms(self._loop.now_s))
         self._heartbeat.set(HEARTBEAT_S)
 
     def _flush_log(self) -> None:
         if self._access_log is not None:
             self._access_log.flush()
-            self._flush.set(FLUSH_S)
+            self._schedule_flush()
+
+    def _schedule_flush(self) -> None:
+        if self._access_log is not None:
+            self._flush.set(self._access_log.next_flush_s)

@@ -97,6 +97,7 @@ class Crew(Generic[W]):
         drain_s: how long a worker may drain that was told by somebody else than the master.
         workers: by pid.
         died: workers of it that ended.
+        is_short_of_rows: whether a worker is due to be recycled, and no row is free for a fresh one.
     """
 
     number: int
@@ -106,6 +107,7 @@ class Crew(Generic[W]):
     drain_s: float
     workers: dict[int, W] = field(default_factory=dict)
     died: int = 0
+    is_short_of_rows: bool = False
     _respawn: dict[int, Respawn] = field(default_factory=dict)
     _recycle_due_s: dict[int, float] = field(default_factory=dict)
 
@@ -137,9 +139,9 @@ class Crew(Generic[W]):
         return self._respawn.setdefault(slot, Respawn())
 
     def is_recycle_due(self, slot: int, mono_s: float) -> bool:
-        """Tell whether the slot's worker may be replaced by a fresh one, if it has had enough."""
+        """Tell whether the slot's worker may be replaced by a fresh one, if it has had enough and a row is free."""
         due_s = max(self._recycle_due_s.get(slot, -math.inf), self.respawn(slot).due_s)
-        return slot < self.target and due_s <= mono_s and self.free_row(slot) is not None
+        return slot < self.target and due_s <= mono_s
 
     def spare_from_recycling(self, slot: int, until_s: float) -> None:
         """Replace the slot's worker by a fresh one no sooner than that."""

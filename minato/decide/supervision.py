@@ -33,10 +33,15 @@ class Loan(Generic[W]):
 
 @dataclass(frozen=True, slots=True)
 class Recycle(Generic[W]):
-    """A worker to be replaced by a fresh one, which comes first."""
+    """A worker to be replaced by a fresh one, which comes first.
+
+    Attributes:
+        has_row: whether there is a row on the board for that one; where there is none, it has to wait.
+    """
 
     worker: W
     reason: RecycleReason
+    has_row: bool = True
 
 
 class Supervision(Generic[G, W]):
@@ -167,6 +172,8 @@ class Supervision(Generic[G, W]):
     def due_recycle(self, loads: Mapping[int, Load], mono_s: float) -> Recycle[W] | None:
         """Return the next worker to be replaced by a fresh one; None while one is being replaced, or none is due.
 
+        One for which the board has no row is returned once, to be told, and again once there is one.
+
         Args:
             loads: by pid.
             mono_s: monotonic seconds.
@@ -177,9 +184,14 @@ class Supervision(Generic[G, W]):
         for worker in generation.workers.values():
             if worker.pid in loads and self._attends(worker, mono_s) and generation.is_recycle_due(worker.slot, mono_s):
                 reason = worker.allowance.why_recycle(loads[worker.pid])
-                if reason is not RecycleReason.NONE:
-                    generation.spare_from_recycling(worker.slot, mono_s + reason.respite_s)
-                    return Recycle(worker, reason)
+                if reason is RecycleReason.NONE:
+                    continue
+                if generation.free_row(worker.slot) is None:
+                    was_short, generation.is_short_of_rows = generation.is_short_of_rows, True
+                    return None if was_short else Recycle(worker, reason, has_row=False)
+                generation.is_short_of_rows = False
+                generation.spare_from_recycling(worker.slot, mono_s + reason.respite_s)
+                return Recycle(worker, reason)
         return None
 
     # -- what is being done

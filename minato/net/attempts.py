@@ -9,7 +9,7 @@ microsecond.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final
 
 from minato.config.model import PassiveHealthConfig
@@ -83,9 +83,10 @@ class Attempts:
             self._wake_health()
         self._observe()
 
-    def forget(self) -> None:
-        """Columns may be other upstreams' by now: failures in a row begin anew."""
-        self._runs.clear()
+    def forget(self, columns: Iterable[int]) -> None:
+        """These columns are other upstreams' by now, or will be: there, failures in a row begin anew."""
+        for column in columns:
+            self._runs.pop(column, None)
         self._observe()
 
     def _note_answer(self, upstream: int, status: int) -> None:

@@ -66,7 +66,7 @@ class Caps:
 
     def _since_ms(self, room: Room) -> int:
         """Return since when the request that asks for room is being served: that whose turn it is, or a new one."""
-        return int((self._loop.now_s if room.turn is None else room.queue.since_s(room.turn)) * 1000)
+        return self._loop.machine_ms(self._loop.now_s if room.turn is None else room.queue.since_s(room.turn))
 
     def _take(self, service: ServiceRuntime, room: Room, upstream: UpstreamRuntime) -> bool:
         """Count the exchange in; tell whether there is room for it after all."""
@@ -89,4 +89,5 @@ class Caps:
         waiting_ms = board.waiting_since_ms(upstream.index)
         if not any(waiting_ms):
             return True
-        return not must_let_others_first(since_ms, int(self._loop.now_s * 1000), waiting_ms, board.heartbeats_ms())
+        now_ms = self._loop.machine_ms(self._loop.now_s)
+        return not must_let_others_first(since_ms, now_ms, waiting_ms, board.heartbeats_ms())

@@ -153,7 +153,8 @@ class Loop:
             not count: timers are later by as much. Who answers in time must not be late because nobody looked.
 
     Attributes:
-        now_s: monotonic seconds, read once per turn; less pauses, where those are forgiven.
+        now_s: monotonic seconds, read once per turn; less pauses, where those are forgiven. It is then a clock of this
+            loop alone: what other processes are to compare with theirs goes through `machine_ms`.
         wall_s: seconds since the epoch, read once per turn (for Date, Age and logs).
         is_crowded: whether so many wait in this turn that none should take long.
     """
@@ -230,6 +231,15 @@ class Loop:
             heapq.heappush(self._ticks, tick)
         else:
             waiting.append(timer)
+
+    @property
+    def paused_s(self) -> float:
+        """How far ``now_s`` is behind the machine's monotonic clock, which is the same for all processes."""
+        return self._paused_s
+
+    def machine_ms(self, second_s: float) -> int:
+        """Return a second of this loop's clock as a millisecond of the machine's."""
+        return int((second_s + self._paused_s) * 1000)
 
     def call_soon(self, action: Callable[[], None]) -> None:
         """Run ``action`` at the end of this turn, after all events were handled."""

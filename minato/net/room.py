@@ -76,6 +76,7 @@ class Rooms:
         self._sharers = _find_sharers(services)
         self._waiting: dict[int, ServiceRuntime] = {}  # those with a queue that is not empty
         self._is_due = False
+        self._shown_paused_s = loop.paused_s  # by which clock what is shown was put
         self._poll = loop.timer(self._serve_all)
         self._told: dict[str, tuple[float, int]] = {}  # when, and how often since
 
@@ -121,10 +122,7 @@ class Rooms:
         for column in self._sharers:
             self._row.put_waiting(column, 0)
         self._sharers = _find_sharers(self._services)
-        for service in self._waiting.values():
-            assert service.room is not None
-            service.room.shown = None
-            self._show(service)
+        self._show_all()
         self.look_soon()
 
     def look_soon(self) -> None:
@@ -139,6 +137,8 @@ class Rooms:
 
     def _serve_all(self) -> None:
         self._poll.set(_POLL_S)  # first of all: whatever goes wrong with some, the others are looked at again
+        if self._loop.paused_s != self._shown_paused_s:
+            self._show_all()  # who waits has waited for less; else they would wait for what they were themselves
         for service in list(self._waiting.values()):
             self._expire(service)
             self._serve(service)
@@ -183,6 +183,13 @@ class Rooms:
             self.leave(item, service)
             item.on_upstream_crash()
 
+    def _show_all(self) -> None:
+        self._shown_paused_s = self._loop.paused_s
+        for service in self._waiting.values():
+            assert service.room is not None
+            service.room.shown = None
+            self._show(service)
+
     def _show(self, service: ServiceRuntime) -> None:
         """Let the other workers know since when the first one waits, for each upstream that it may be sent to."""
         room = service.room
@@ -194,7 +201,7 @@ class Rooms:
         for upstream in service.upstreams:
             if upstream.cap:
                 since_s = [_first_since_s(*sharer) for sharer in self._sharers[upstream.index]]
-                self._row.put_waiting(upstream.index, min((int(one * 1000) for one in since_s if one), default=0))
+                self._row.put_waiting(upstream.index, min(map(self._loop.machine_ms, filter(None, since_s)), default=0))
 
     def _time_out(self, service: ServiceRuntime) -> NoRoomError:
         room, name = service.room, service.config.name

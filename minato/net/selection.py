@@ -133,7 +133,7 @@ class Selector:
             candidates = first_choice or candidates
         slow_start_ms = self._slow_start_ms
         if slow_start_ms and len(candidates) > 1:
-            recovered_ms, now_ms = self._board.recovered_ms, self._loop.now_s * 1000.0
+            recovered_ms, now_ms = self._board.recovered_ms, self._loop.machine_ms(self._loop.now_s)
             upstreams = service.upstreams
             candidates = thin_out(
                 candidates,

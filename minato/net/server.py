@@ -231,10 +231,12 @@ class Server:
             key: Upstream.key, as configured.
             places: addresses, and the columns of the board that they have.
         """
+        before = self._services.columns_of(key)
         for origin in self._services.change(key, places):
             for connection in self._context.pool.retire(origin):
                 connection.close()
-        self._context.attempts.forget()
+        # Those that stay have failed as often in a row as they had.
+        self._context.attempts.forget(column for _, column in before ^ self._services.columns_of(key))
         self._context.rooms.on_upstreams_changed()
 
     # -- accepting

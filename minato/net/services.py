@@ -50,6 +50,12 @@ class Services:
         self._columns = dict(columns if columns is not None else self._split(everything).upstream_index())
         self.runtimes = self._build(everything)
 
+    def columns_of(self, key: str) -> set[tuple[str, int]]:
+        """Return what an upstream is at the moment, each with its column, where it has one."""
+        upstream = self._named.get(key)
+        members = self._members(upstream) if upstream is not None else ()
+        return {(member.key, self._columns[member.key]) for member in members if member.key in self._columns}
+
     def change(self, key: str, places: Sequence[tuple[str, int]]) -> list[int]:
         """Give an upstream other addresses, with the columns of the board; return the origins that are gone."""
         upstream = self._named.get(key)

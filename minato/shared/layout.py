@@ -19,6 +19,8 @@ The segment, in order; every part begins on a cache line (64 bytes, 8 cells), so
     keys      bytes               the upstream keys in order, a JSON list in UTF-8; "" for a spare column. The master
                                   may write them anew; while it does, the header's edition is odd
 
+All milliseconds are of the machine's monotonic clock, never of a Loop's, which forgives the pauses of its own process.
+
 Cells are aligned and in native order, hence one load or store each: a reader sees the old or the new value, never half.
 """
 

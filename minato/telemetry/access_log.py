@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import logging
 import os
 import select
 import stat
+import time
+from collections.abc import Callable
 
 from minato.config.model import AccessLogConfig, LogFormat
 from minato.errors import BootError
@@ -21,24 +25,37 @@ MAX_WAITING_BYTES = 1_048_576
 # Writes of at most PIPE_BUF bytes to a pipe are not mixed with those of other workers (POSIX, write()). The fields of
 # a longer line are cut to the first of these lengths that makes it fit; the last one always does.
 PIPE_FIELD_BYTES = (512, 64)
+# What a pipe should hold: the kernel gives it 64 KiB, which workers fill within milliseconds.
+PIPE_BYTES = 1_048_576
+# How soon a pipe or terminal that is full is tried again: its reader may be as fast as we are, and take turns with us.
+RETRY_S = 0.02
+# A reader that takes nothing for so long does not read; from then on, and for a file, a try each second is enough.
+STUCK_S = 1.0
+FLUSH_S = 1.0
+# How long the end of a worker waits for its last lines to be taken; less than the least timeouts.heartbeat.
+CLOSE_S = 0.9
 
 _OPEN_FLAGS = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBLOCK
 _STDOUT_FD = 1
 
 
 class AccessLog:
-    """A buffered access log, to be flushed by its worker each second; it flushes itself at ``FLUSH_BYTES``.
+    """A buffered access log, to be flushed by its worker every ``next_flush_s``; it flushes itself at ``FLUSH_BYTES``.
 
     Several workers append to one file: every write is made of whole lines. Where the file cannot be written (disk full,
     nobody reads the pipe) up to ``MAX_WAITING_BYTES`` wait, further lines are lost and counted, and the log of events
-    says so once, and once more when it is over. Only opening raises.
+    says so once, and once more when it is over. A pipe that is merely full at the moment is no failure: it is tried
+    again soon, and nothing is said unless a line is lost or nobody reads for a second. Only opening raises.
 
     Attributes:
         is_combined: whether ``record_combined`` may be told instead of ``record``.
         lost_lines: lines lost so far.
+        on_full: called when a pipe or terminal was found to be full: a flush is due sooner than it was.
     """
 
-    def __init__(self, config: AccessLogConfig) -> None:
+    def __init__(self, config: AccessLogConfig, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self.on_full: Callable[[], None] = lambda: None
         self._path = config.path
         self._format = make_formatter(config.format)
         self._front = CombinedFormatter().front
@@ -49,7 +66,11 @@ class AccessLog:
         self._lines: list[bytes] = []
         self._waiting_bytes = 0
         self._is_torn = False
-        self._is_failing = False
+        self._is_failing = False  # the latest write did not do, for whatever reason
+        self._is_full = False  # the reason is that there was no room, in what somebody reads
+        self._took_s = 0.0  # when that took something last
+        self._reason = ""
+        self._is_told = False
         self._reported_lost = 0
         self.lost_lines = 0
         self._attach(_open(config.path))
@@ -62,6 +83,11 @@ class AccessLog:
             BootError: the path cannot be opened for writing.
         """
         return None if config.path == "off" else cls(config)
+
+    @property
+    def next_flush_s(self) -> float:
+        """In how many seconds it should be flushed again."""
+        return RETRY_S if self._is_full and self._clock() - self._took_s < STUCK_S else FLUSH_S
 
     def record(self, entry: AccessEntry) -> None:
         """Add an exchange's line."""
@@ -86,27 +112,36 @@ class AccessLog:
         waiting_bytes = self._waiting_bytes + len(line)
         if waiting_bytes > MAX_WAITING_BYTES:
             self.lost_lines += 1
+            self._tell_failure()
             return
         self._lines.append(line)
         self._waiting_bytes = waiting_bytes
-        # While it fails, a try each second (the worker's flush) is enough; not one for every exchange.
+        # While it fails, the worker's flush is enough; not a try for every exchange.
         if waiting_bytes >= FLUSH_BYTES and not self._is_failing:
             self.flush()
 
     def flush(self) -> None:
         """Write what waits, as far as it goes without blocking."""
+        has_taken = False
         while self._lines:
             count, data = self._next_write()
             try:
                 if not self._is_writable():
                     raise BlockingIOError(errno.EAGAIN, "nobody reads it")
                 written = os.write(self._fd, data)
-            except OSError as error:
-                self._note_failure(error)
+            except BlockingIOError:
+                self._note_full(has_taken)
                 return
+            except OSError as error:
+                self._note_failure(error.strerror or str(error))
+                return
+            has_taken = True
             if written < len(data):
                 self._keep_unwritten(data, written)
-                self._note_failure(OSError(errno.ENOSPC, "it took a part of a line only"))
+                if self._is_stream:
+                    self._note_full(has_taken)
+                else:
+                    self._note_failure("it took a part of a line only")
                 return
             self._forget(count)
             self._is_torn = False
@@ -126,12 +161,21 @@ class AccessLog:
         self.flush()
 
     def close(self) -> None:
-        """Write what can be written and close; what is left is lost. Closing twice does nothing."""
+        """Write what can be written, for `CLOSE_S` at the most, and close; what is left is lost.
+
+        Closing twice does nothing.
+        """
         if self._fd < 0:
             return
         self.flush()
+        end_s = self._clock() + CLOSE_S
+        while self._is_full and (left_s := end_s - self._clock()) > 0:
+            self._poll.poll(left_s * 1000)
+            self.flush()
         self.lost_lines += len(self._lines)
         self._forget(len(self._lines))
+        if lost := self._take_lost():
+            log.error("access log %s: %d lines were lost", self._path, lost)
         os.close(self._fd)
         self._fd = -1
 
@@ -144,7 +188,10 @@ class AccessLog:
 
     def _attach(self, fd: int) -> None:
         self._fd = fd
-        self._is_stream = not stat.S_ISREG(os.fstat(fd).st_mode)
+        mode = os.fstat(fd).st_mode
+        self._is_stream = not stat.S_ISREG(mode)
+        if stat.S_ISFIFO(mode):
+            _widen(fd)
         self._poll = select.poll()
         self._poll.register(fd, select.POLLOUT)
 
@@ -186,19 +233,45 @@ class AccessLog:
         self._waiting_bytes -= sum(map(len, self._lines[:count]))
         del self._lines[:count]
 
-    def _note_failure(self, error: OSError) -> None:
-        if self._is_failing:
-            return
-        self._is_failing = True
-        log.error("access log %s cannot be written: %s; lines wait, then are lost", self._path, error.strerror)
+    def _note_full(self, has_taken: bool) -> None:
+        """There is no room at the moment. Only where that lasts does nobody read."""
+        now_s = self._clock()
+        if has_taken or not self._is_failing:
+            self._took_s = now_s
+        was_full, self._is_full, self._is_failing = self._is_full, True, True
+        self._reason = "its reader does not keep up"
+        if now_s - self._took_s >= STUCK_S:
+            self._tell_failure()
+        if not was_full:
+            self.on_full()
+
+    def _note_failure(self, reason: str) -> None:
+        self._is_full, self._is_failing = False, True
+        self._reason = reason
+        self._tell_failure()
+
+    def _tell_failure(self) -> None:
+        if not self._is_told:
+            self._is_told = True
+            log.error("access log %s cannot be written: %s; lines wait, then are lost", self._path, self._reason)
 
     def _note_success(self) -> None:
-        if not self._is_failing:
-            return
-        self._is_failing = False
-        lost = self.lost_lines - self._reported_lost
-        self._reported_lost = self.lost_lines
-        log.warning("access log %s is written again; %d lines were lost", self._path, lost)
+        self._is_full = self._is_failing = False
+        if self._is_told:
+            self._is_told = False
+            log.warning("access log %s is written again; %d lines were lost", self._path, self._take_lost())
+
+    def _take_lost(self) -> int:
+        """Return how many lines were lost of which nobody has been told yet."""
+        lost, self._reported_lost = self.lost_lines - self._reported_lost, self.lost_lines
+        return lost
+
+
+def _widen(fd: int) -> None:
+    """Give a pipe more room, where it has less and the system lets us."""
+    with contextlib.suppress(OSError):
+        if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < PIPE_BYTES:
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
 
 
 def _open(path: str) -> int:

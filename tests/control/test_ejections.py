@@ -6,6 +6,7 @@ import logging
 import random
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -33,6 +34,7 @@ class Desk:
 
     def __init__(self, config: PassiveHealthConfig = FIVE, keys: str = "ab") -> None:
         self.now_s = 100.0
+        self.paused_s = 0.0
         self.counts: dict[str, Outcomes] = {}
         self.published: dict[str, tuple[Standing, int]] = {}
         self.ejected: list[tuple[str, float]] = []
@@ -41,6 +43,7 @@ class Desk:
             lambda key, standing, recovered_ms: self.published.update({key: (standing, recovered_ms)}),
             lambda: dict(self.counts),
             lambda key, until_s: self.ejected.append((key, until_s)),
+            lambda second_s: int((second_s + self.paused_s) * 1000),
         )
         self.standings.update(config, keys, [Group("web", tuple(keys))])
         for key in keys:
@@ -52,6 +55,38 @@ class Desk:
 
     def stands(self) -> str:
         return " ".join(f"{key}:{standing.name}" for key, (standing, _) in sorted(self.published.items()))
+
+
+RATE = PassiveHealthConfig(consecutive=0, error_rate=0.5, min_requests=10, window_s=10.0)
+
+
+def test_error_rates_go_on_while_other_upstreams_come_and_go() -> None:
+    desk = Desk(RATE, "abc")
+    for turn in range(10):
+        desk.now_s += 0.5
+        keys = "abc" if turn % 2 else "abd"
+        desk.standings.update(RATE, keys, [Group("web", tuple("ab")), Group("other", (keys[2],))])
+        desk.count("a", failed=1)
+    assert desk.published["a"][0] is EJECTED
+
+
+@pytest.mark.parametrize("change", [{"window_s": 20.0}, {"statuses": ((500, 599),)}])
+def test_error_rates_begin_anew_where_they_are_of_something_else(change: dict[str, Any]) -> None:
+    desk = Desk(RATE)
+    desk.count("a", failed=9)
+    desk.standings.update(replace(RATE, **change), "ab")
+    desk.count("a", failed=9)
+    assert desk.published["a"][0] is UP
+    desk.count("a", failed=1)
+    assert desk.published["a"][0] is EJECTED
+
+
+def test_recoveries_are_published_by_the_clock_of_the_machine() -> None:
+    desk = Desk()
+    desk.paused_s = 50.0
+    desk.standings.on_result("a", Health.DOWN, FAILED)
+    desk.standings.on_result("a", Health.UP, OK)
+    assert desk.published == {"a": (UP, 150_000), "b": (UP, 0)}
 
 
 def test_failures_in_a_row_eject_and_the_end_is_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -195,6 +230,25 @@ def test_the_only_upstream_that_refuses_workers_but_answers_probes_stays_up(
     assert [up for _, up in bench.published.calls[calls:]] == [True]
     assert sum("is down" in line for line in messages(caplog)) == 1
     assert any("is not ejected: no other upstream is open" in line for line in messages(caplog))
+
+
+def test_since_when_one_is_down_goes_to_the_next_master_by_the_clock_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = Clock()
+    monkeypatch.setattr("minato.net.loop.time", clock)
+    loops = [Loop(forgives_pauses=True) for _ in range(2)]
+    target = ProbeTarget(make_upstream(1), (), QUICK)
+    old, new = (UpstreamWatch(loop, target, report=lambda *told: None, rng=random.Random(1)) for loop in loops)
+    clock.advance(50.0)
+    loops[0].turn(0.0)
+    old.down_since_s = loops[0].now_s
+    new.restore(old.snapshot())
+    loops[1].now_s = clock.monotonic()
+    assert (loops[0].paused_s, loops[1].paused_s) == (50.0, 0.0)
+    assert new.down_since_s == loops[1].now_s
+    for loop in loops:
+        loop.close()
 
 
 def test_a_round_in_between_does_not_put_off_the_probe_that_ends_an_ejection(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -257,7 +257,7 @@ def test_config_that_was_given_up_leaves_no_name_and_no_interval_behind(rig: Rig
     assert rig.naming._dns == DNS
 
 
-def test_board_without_room_is_told_after_a_while_and_not_at_every_turn(
+def test_board_without_room_for_anybody_of_a_name_is_told_after_a_while_and_not_at_every_turn(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("minato.control.naming.SHORT_WAIT_S", 0.1)
@@ -268,6 +268,24 @@ def test_board_without_room_is_told_after_a_while_and_not_at_every_turn(
     assert rig.serving(generation) == [A, B]
     began_s = time.monotonic()
     rig.advance_until(lambda: time.monotonic() > began_s + 0.3)
+    assert rig.short == [generation]
+
+
+def test_board_without_room_for_all_of_a_name_goes_on_with_those_that_are_healthy_and_have_room(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("minato.control.naming.SHORT_WAIT_S", 0.1)
+    rig.answers["app.test"] = (A,)
+    generation = rig.generation(named(), spare=0)
+    generation.board.set_health(0, True)
+    rig.answers["app.test"] = (A, B)
+    rig.advance_until(lambda: "no room for all addresses" in caplog.text)
+    began_s = time.monotonic()
+    rig.advance_until(lambda: time.monotonic() > began_s + 0.3)
+    assert rig.short == [] and rig.serving(generation) == [A]
+    assert caplog.text.count("no room for all addresses") == 1
+    generation.board.set_health(0, False)
+    rig.advance_until(lambda: rig.short)
     assert rig.short == [generation]
 
 

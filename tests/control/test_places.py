@@ -7,6 +7,7 @@ from hypothesis import given
 
 from minato.config.model import BalancerKind, Config, ListenAddress, Service, Upstream
 from minato.control.places import Places
+from minato.shared.layout import Layout
 
 A, B, C = "10.0.0.1", "10.0.0.2", "10.0.0.3"
 
@@ -131,6 +132,37 @@ def test_board_that_is_full_leaves_out_what_does_not_fit_and_says_so() -> None:
     assert world.serving() == [APP.at(A).key, APP.at(B).key]
     assert world.places.is_short and not world.places.is_settled
     world.check()
+
+
+def test_name_is_starved_where_nobody_healthy_has_a_column_and_somebody_has_none() -> None:
+    world = World(config_of(APP), spare=1, app=(A,))
+    world.up.add(APP.at(B).key)
+    world.follow(app=(A, B, C))
+    assert world.places.is_short and not world.places.is_starved
+    world.up.clear()
+    world.follow()
+    assert world.places.is_starved
+    world.follow(app=(A, B))
+    assert not world.places.is_starved, "whoever there is has a column"
+
+
+def test_name_that_moves_again_and_again_leaves_streams_behind_without_running_out_of_columns() -> None:
+    world = World(config_of(APP), app=(A,))
+    for number in range(200):
+        address = f"10.3.0.{number}"
+        world.up.add(APP.at(address).key)
+        world.follow(app=(address,))
+        world.follow()
+        world.places.release(lambda column: False, world.set_key)
+        assert world.serving() == [APP.at(address).key]
+    assert not world.places.is_short
+    world.check()
+
+
+def test_columns_to_spare_cost_little_memory() -> None:
+    places = Places(config_of(APP), lambda host: (A,))
+    rows, key_bytes = 20, places.key_bytes * places.spare
+    assert Layout(rows, len(places.keys) + places.spare, key_bytes).size_bytes < 400_000
 
 
 def test_board_that_is_full_never_leaves_a_name_without_anybody() -> None:

@@ -135,13 +135,13 @@ def test_last_worker_stays(start: Start, config: Path, port: int) -> None:
     assert ask(port)["gen"] == "1"
 
 
-def test_more_workers_than_the_board_has_rows_roll_over(start: Start, config: Path, port: int) -> None:
+def test_more_workers_than_leave_a_spare_row_on_the_board_roll_over(start: Start, config: Path, port: int) -> None:
     minato = start(config, "1")
     minato.wait_ready()
-    for count in range(2, SPARE_ROWS + 3):
+    for count in range(2, SPARE_ROWS + 2):
         minato.signal(signal.SIGTTIN)
         minato.wait_for(rf"\]: {count} workers")
-    minato.wait_workers(*(f"{slot} gen 2" for slot in range(SPARE_ROWS + 2)))
+    minato.wait_workers(*(f"{slot} gen 2" for slot in range(SPARE_ROWS + 1)))
     assert ask(port)["gen"] == "2"
 
 

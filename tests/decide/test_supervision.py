@@ -130,10 +130,24 @@ def test_worker_whose_predecessor_was_just_replaced_is_left_alone_for_a_while(lo
     assert is_due(1.0 + respite_s)
 
 
-def test_worker_is_not_replaced_where_the_board_has_no_row_nor_while_it_hangs() -> None:
-    crowded = Scene(slots=2, rows=2, allowance=Allowance(requests=1))
-    loads = {worker.pid: Load(5, 0) for worker in crowded.workers}
-    assert crowded.fleet.due_recycle(loads, 0.5) is None
+def test_worker_for_which_the_board_has_no_row_is_told_of_once_and_replaced_when_there_is_one() -> None:
+    scene = Scene(slots=2, rows=2, allowance=Allowance(requests=1))
+    one, two = scene.workers
+    loads = {worker.pid: Load(5, 0) for worker in scene.workers}
+    for _ in range(2):
+        due = scene.fleet.due_recycle(loads, 0.5)
+        assert due is not None and (due.worker, due.has_row) == (one, False)
+        assert scene.fleet.due_recycle(loads, 0.6) is None, "once"
+        scene.fleet.drain([two], 3.0, 0.7)
+        scene.fleet.note_dead(scene.crew, two, 0.8, is_crash=False)
+        due = scene.fleet.due_recycle(loads, 0.9)
+        assert due is not None and (due.worker, due.has_row) == (one, True)
+        two = scene.fork(1, 1.0)
+        scene.fleet.note_ready(scene.crew, two, 1.0)
+        scene.crew._recycle_due_s.clear()
+
+
+def test_worker_is_not_replaced_while_it_hangs() -> None:
     silent = Scene(slots=1, allowance=Allowance(requests=1))
     assert silent.fleet.due_recycle({silent.workers[0].pid: Load(5, 0)}, STALE_S + 0.1) is None
 

@@ -279,6 +279,22 @@ def test_address_that_comes_back_is_served_again(named: Callable[..., NamedProxy
     assert proxy.pooled() == 1
 
 
+def test_failures_in_a_row_go_on_at_addresses_that_stay_and_begin_anew_in_columns_that_change_hands(
+    named: Callable[..., NamedProxy],
+) -> None:
+    proxy = named("ab")
+    attempts = proxy.server._context.attempts
+
+    def fail(column: int, times: int) -> int:
+        for _ in range(times):
+            proxy.call(lambda: attempts.failed(column))
+        return proxy.board.outcomes(column).tripped
+
+    assert [fail(column, 4) for column in (0, 1)] == [0, 0]
+    proxy.change(a=0, c=1)
+    assert [fail(column, 1) for column in (0, 1)] == [1, 0]
+
+
 def test_changes_for_a_name_that_no_service_has_are_ignored(named: Callable[..., NamedProxy]) -> None:
     proxy = named("a")
     proxy.call(lambda: proxy.server.change_addresses("http://other.test:80/", [("127.0.0.9", 1)]))

@@ -154,10 +154,19 @@ def test_an_observed_row_counts_as_the_row_does(bench: MakeBench) -> None:
 def test_what_failed_is_forgotten_when_columns_change_hands(bench: MakeBench) -> None:
     here = bench(THREE)
     here.fail(2)
-    here.attempts.forget()
+    here.attempts.forget([0])
     assert not here.is_observing
     here.fail(2)
     assert here.counted() == Outcomes(failed=4)
+
+
+def test_what_failed_elsewhere_is_not_forgotten_when_a_column_changes_hands(bench: MakeBench) -> None:
+    here = bench(THREE)
+    here.fail(2, upstream=1)
+    here.attempts.forget([0])
+    assert here.is_observing
+    here.fail(1, upstream=1)
+    assert here.counted(1).tripped == 1
 
 
 def test_off_it_counts_nothing(bench: MakeBench) -> None:

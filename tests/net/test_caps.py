@@ -17,6 +17,7 @@ from minato.net.loop import Loop
 from minato.net.room import Rooms
 from minato.net.runtime import ServiceRuntime, UpstreamRuntime, build_services
 from minato.shared.board import Board
+from tests.net.support import Clock
 
 _SERIALS = count(9900)
 RNG = random.Random(1)
@@ -53,7 +54,7 @@ class Worker:
     """What a worker has to do with caps, without the rest of it."""
 
     def __init__(self, board: Board, slot: int, config: Config) -> None:
-        self.loop = Loop()
+        self.loop = Loop(forgives_pauses=True)
         self.row = board.row(slot)
         self.services: tuple[ServiceRuntime, ...] = build_services(config, slot, {}, board.active)
         self.rooms = Rooms(self.loop, self.row, self.services)
@@ -76,8 +77,11 @@ class Worker:
     def look(self) -> None:
         """Beat and look, as a worker does every hundredth of a second while somebody waits."""
         self.loop.next_wait_s()
-        self.row.beat(int(self.loop.now_s * 1000))
+        self.beat()
         self.rooms._serve_all()
+
+    def beat(self) -> None:
+        self.row.beat(self.loop.machine_ms(self.loop.now_s))
 
 
 def _config(*caps: int, services: int = 1) -> Config:
@@ -112,7 +116,7 @@ def workers() -> Iterator[Callable[..., list[Worker]]]:
         boards.append(board)
         made.extend(Worker(board, slot, config) for slot in range(number))
         for worker in made:
-            worker.row.beat(int(worker.loop.now_s * 1000))
+            worker.beat()
         return made
 
     yield make
@@ -200,6 +204,66 @@ def test_room_is_not_left_to_a_worker_that_hangs(workers: Callable[..., list[Wor
     a.release()
     b.row.beat(int(b.loop.now_s * 1000) - ALIVE_MS - 1)
     assert a.claim() == 0
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr("minato.net.loop.time", clock)
+    return clock
+
+
+def stop_and_go(clock: Clock, stopped: Worker, *others: Worker) -> None:
+    """Let one worker stand still for a while."""
+    for _ in range(60):
+        clock.advance(0.5)
+        for other in others:
+            other.look()
+    stopped.look()
+    assert (stopped.loop.paused_s, *[other.loop.paused_s for other in others]) == (30.0, *[0.0 for _ in others])
+
+
+def test_a_worker_that_stood_still_once_is_alive_for_the_others(
+    clock: Clock, workers: Callable[..., list[Worker]]
+) -> None:
+    a, b = workers(2, 1)
+    stop_and_go(clock, b, a)
+    a.claim()
+    old, new = b.wait(ago_s=1.0), a.wait()
+    a.release()
+    a.look()
+    assert new.upstream == -1
+    b.look()
+    assert old.upstream == 0
+
+
+def test_a_worker_that_stood_still_once_leaves_room_to_others_that_wait_longer(
+    clock: Clock, workers: Callable[..., list[Worker]]
+) -> None:
+    a, b = workers(2, 1)
+    stop_and_go(clock, b, a)
+    b.claim()
+    old, new = a.wait(ago_s=1.0), b.wait()
+    b.release()
+    b.look()
+    assert new.upstream == -1
+    with pytest.raises(NoRoomError):
+        b.claim()
+    a.look()
+    assert old.upstream == 0
+
+
+def test_who_waits_while_its_worker_stands_still_has_waited_for_that_much_less_and_is_served(
+    clock: Clock, workers: Callable[..., list[Worker]]
+) -> None:
+    a, b = workers(2, 1)
+    a.claim()
+    waiter = b.wait()
+    stop_and_go(clock, b, a)
+    assert not waiter.is_over, "a pause counts for no timeout"
+    a.release()
+    b.look()
+    assert waiter.upstream == 0
 
 
 def test_a_retry_waits_for_those_it_may_still_ask_and_others_are_not_kept_from_the_rest(

@@ -504,6 +504,10 @@ def test_time_in_which_the_process_did_not_run_counts_for_no_timer(clock: Clock,
     assert alarm.count == 1
     assert forgiving.now_s == clock.monotonic() - 3600.0
     assert forgiving.wall_s == clock.time(), "the wall clock forgives nothing"
+    assert forgiving.paused_s == 3600.0
+    assert forgiving.machine_ms(forgiving.now_s) == int(clock.monotonic() * 1000), (
+        "what others compare forgives nothing"
+    )
 
 
 def test_a_loop_that_is_merely_busy_is_late_for_its_timers_all_the_same(clock: Clock, forgiving: Loop) -> None:

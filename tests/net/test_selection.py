@@ -61,7 +61,7 @@ class Bench:
         stack.callback(self.board.unlink)
         self.clock = clock
         self._keys = count()
-        self.loop = Loop()
+        self.loop = Loop(forgives_pauses=True)
         stack.callback(self.loop.close)
         services = build_services(config, 0, {}, self.board.active)
         self.service: ServiceRuntime = services[0]
@@ -75,8 +75,16 @@ class Bench:
         self.board.set_standing(NAMES.index(name), standing, int(recovered_s * 1000))
 
     def wait(self, seconds: float) -> None:
+        while seconds > 0:
+            self.clock.advance(min(seconds, 0.5))
+            self.loop.turn(0.0)
+            seconds -= 0.5
+
+    def pause(self, seconds: float) -> None:
+        """Let time go by in which this process does not run."""
         self.clock.advance(seconds)
         self.loop.turn(0.0)
+        assert self.loop.paused_s >= seconds
 
     def pick(self, tried: str = "") -> str | None:
         key = b"%d" % next(self._keys)
@@ -174,6 +182,16 @@ def test_with_caps_a_recovered_one_takes_what_the_others_have_no_room_for(bench:
     for column in (1, 2):
         here.row.upstream_begin(column)
     assert set(here.spread(50)) == {"a"}  # and not the backup
+
+
+def test_one_that_recovers_after_this_process_stood_still_is_spared_all_the_same(bench: MakeBench) -> None:
+    here = bench(slow_start_s=10)
+    here.pause(60.0)
+    here.put("a", Standing.UP, recovered_s=here.clock.now_s - 0.5)
+    few = here.spread(2000)["a"]
+    assert 0 < few < 200
+    here.wait(10.0)
+    assert here.spread(2000)["a"] > 2 * few, "and warms up"
 
 
 def test_a_recovered_one_gets_its_share_step_by_step(bench: MakeBench) -> None:

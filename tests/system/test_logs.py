@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import threading
@@ -139,6 +140,33 @@ def test_access_log_on_standard_output(minato: StartMinato, origin: MakeApp) -> 
     fetch(instance.port, b"/bytes/10")
     (line,) = lines_of(instance.stdout_path, 1)
     assert COMBINED.fullmatch(line)
+
+
+def test_a_pipe_with_a_fast_reader_loses_no_line(minato: StartMinato, origin: MakeApp, tmp_path: Path) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    instance = minato(origin(), workers=1, access_log={"path": str(path)})
+    count, lines = 2_000, [0]
+
+    def read() -> None:
+        with path.open("rb") as pipe:
+            for line in pipe:
+                lines[0] += b"GET /bytes/1 " in line
+
+    reader = threading.Thread(target=read, daemon=True)
+    reader.start()
+    fields = [(b"user-agent", b"x" * 3_000)]
+    for _ in range(count // 500):
+        with instance.client() as client:
+            for _ in range(50):
+                client.send(request_bytes(target=b"/bytes/1", fields=fields) * 10)
+                for _ in range(10):
+                    assert client.receive().status == 200
+    instance.signal(signal.SIGTERM)
+    assert instance.wait_exit() == 0
+    reader.join(10)
+    assert lines == [count]
+    assert not instance.find_log("access log")
 
 
 def test_access_log_is_off_by_default(minato: StartMinato, origin: MakeApp) -> None:

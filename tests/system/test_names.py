@@ -348,9 +348,14 @@ def test_too_many_addresses_are_bounded_and_told(start: Start, apps: Apps, names
 
 
 def test_more_addresses_than_the_board_has_room_for_get_a_larger_one(start: Start, apps: Apps, names: Names) -> None:
-    instance = start(dns=DNS | {"max_addresses": 200})
+    names.set(more=["127.8.0.1"])
+    instance = start(apps.upstream(), apps.upstream("more"), dns=DNS | {"max_addresses": 200})
     with Load(instance.port, clients=2) as load:
-        names.set(app=[address("c")] + [f"127.9.0.{n}" for n in range(1, 100)])
+        # Nobody is at the second name, but might be at one of the addresses that have no column.
+        names.set(
+            app=[address("c")] + [f"127.9.0.{n}" for n in range(1, 150)],
+            more=[f"127.8.0.{n}" for n in range(1, 200)],
+        )
         instance.wait_for_log("rolling over to a larger one")
         instance.wait_for_log("generation 2 serves", 20)
         load.wait_for("c")

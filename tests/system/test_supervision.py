@@ -50,6 +50,17 @@ def test_worker_that_served_enough_is_replaced_by_a_fresh_one_that_serves_first(
     assert instance.generations() == {1}
 
 
+def test_workers_are_replaced_also_after_some_were_added(minato: StartMinato, origin: MakeApp) -> None:
+    instance = minato(origin(name="a"), recycle={"requests": 5, "jitter": 0})
+    for count in range(2, 6):  # one at a time: two pending signals of one kind are one
+        instance.signal(signal.SIGTTIN)
+        instance.wait_for_log(rf"\b{count} workers")
+        wait_until(lambda count=count: len(instance.workers()) == count, f"{count} workers")
+    for _ in range(100):
+        assert fetch(instance.port).status == 200
+    instance.wait_for_log("is replaced")
+
+
 def test_worker_that_takes_too_much_memory_is_replaced_but_not_over_and_over(
     minato: StartMinato, origin: MakeApp
 ) -> None:

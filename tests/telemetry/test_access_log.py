@@ -9,8 +9,10 @@ import logging
 import os
 import subprocess
 import sys
+import threading
+import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,16 @@ import pytest
 from minato.config.model import AccessLogConfig, LogFormat
 from minato.errors import BootError
 from minato.telemetry import access_log as access_log_module
-from minato.telemetry.access_log import FLUSH_BYTES, MAX_WAITING_BYTES, AccessEntry, AccessLog
+from minato.telemetry.access_log import (
+    CLOSE_S,
+    FLUSH_BYTES,
+    FLUSH_S,
+    MAX_WAITING_BYTES,
+    RETRY_S,
+    STUCK_S,
+    AccessEntry,
+    AccessLog,
+)
 
 ReplaceWrite = Callable[[types.ModuleType, Callable[[int, bytes], int]], None]
 
@@ -211,6 +222,142 @@ def test_fifo_without_a_reader_neither_blocks_nor_fails(tmp_path: Path) -> None:
     assert targets_in(data) == [f"/{turn}" for turn in range(2000)]
 
 
+class Piped:
+    """An access log on a pipe, its reader and its clock."""
+
+    def __init__(self, path: Path) -> None:
+        os.mkfifo(path)
+        self.now_s = 100.0
+        self.full = 0
+        self.count = 0
+        self.log = AccessLog(AccessLogConfig(str(path), LogFormat.JSON), lambda: self.now_s)
+        self.log.on_full = self._on_full
+        self.reader = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+
+    def _on_full(self) -> None:
+        self.full += 1
+
+    def fill(self) -> None:
+        """Write until no more fits, and one line more."""
+        while not self.full:
+            self.write()
+            self.log.flush()
+        self.write()
+
+    def write(self) -> None:
+        self.log.record(entry_for(f"/{self.count}"))
+        self.count += 1
+
+    def read(self) -> bytes:
+        return os.read(self.reader, 4 << 20)
+
+
+@pytest.fixture
+def piped(tmp_path: Path) -> Iterator[Piped]:
+    piped = Piped(tmp_path / "fifo")
+    yield piped
+    while piped.log._lines:
+        piped.log.flush()
+        piped.read()
+    piped.log.close()
+    os.close(piped.reader)
+
+
+def test_a_pipe_that_is_full_for_a_moment_is_no_failure(piped: Piped, caplog: pytest.LogCaptureFixture) -> None:
+    piped.fill()
+    assert piped.log.next_flush_s == RETRY_S
+    piped.now_s += STUCK_S / 2
+    piped.log.flush()
+    data = piped.read()
+    piped.log.flush()
+    assert targets_in(data + piped.read()) == [f"/{turn}" for turn in range(piped.count)]
+    assert (piped.full, piped.log.lost_lines, caplog.records) == (1, 0, [])
+    assert piped.log.next_flush_s == FLUSH_S
+
+
+def test_a_pipe_that_takes_little_by_little_is_tried_again_soon(piped: Piped) -> None:
+    piped.fill()
+    for _ in range(5):
+        os.read(piped.reader, 8192)
+        for _ in range(100):
+            piped.write()
+        piped.now_s += STUCK_S * 0.9
+        piped.log.flush()
+        assert piped.log.next_flush_s == RETRY_S
+
+
+def test_a_pipe_that_nobody_reads_for_a_second_is_a_failure_and_tried_each_second(
+    piped: Piped, caplog: pytest.LogCaptureFixture
+) -> None:
+    piped.fill()
+    piped.now_s += STUCK_S
+    for _ in range(3):
+        piped.log.flush()
+    assert piped.log.next_flush_s == FLUSH_S
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert "its reader does not keep up" in caplog.text
+    piped.read()
+    piped.log.flush()
+    assert "is written again; 0 lines were lost" in caplog.text
+
+
+def test_a_line_lost_to_a_full_pipe_is_said_at_once(piped: Piped, caplog: pytest.LogCaptureFixture) -> None:
+    piped.fill()
+    while not piped.log.lost_lines:
+        assert not caplog.records
+        piped.write()
+    piped.write()
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    piped.read()
+    piped.log.flush()
+    piped.read()
+    piped.log.flush()
+    assert "is written again; 2 lines were lost" in caplog.text
+
+
+def test_a_pipe_is_given_more_room(piped: Piped) -> None:
+    piped.fill()
+    assert len(piped.read()) > 65_536
+
+
+def test_close_waits_for_a_reader_that_is_a_little_late(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    access_log = open_log(path)
+    read_fd = os.open(path, os.O_RDONLY)
+    count = 2 * MAX_WAITING_BYTES // len(access_log._format(ENTRY)) - 1000
+    for _ in range(count):
+        access_log.record(ENTRY)
+    data: list[bytes] = []
+
+    def read() -> None:
+        time.sleep(CLOSE_S / 5)
+        while chunk := os.read(read_fd, 1 << 20):
+            data.append(chunk)
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    access_log.close()
+    reader.join()
+    os.close(read_fd)
+    assert b"".join(data).count(b"\n") == count
+    assert access_log.lost_lines == 0 and not caplog.records
+
+
+def test_close_waits_not_for_ever_and_says_what_is_lost(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "fifo"
+    os.mkfifo(path)
+    access_log = open_log(path)
+    for _ in range(20_000):
+        access_log.record(ENTRY)
+    began_s = time.monotonic()
+    access_log.close()
+    assert CLOSE_S * 0.9 <= time.monotonic() - began_s < CLOSE_S + 2
+    written = 20_000 - access_log.lost_lines
+    assert 0 < written < 20_000
+    assert caplog.messages[-1] == f"access log {path}: {access_log.lost_lines} lines were lost"
+
+
 def test_writes_to_a_pipe_are_whole_lines_of_at_most_a_page(tmp_path: Path, replace_write: ReplaceWrite) -> None:
     path = tmp_path / "fifo"
     os.mkfifo(path)
@@ -251,7 +398,7 @@ def test_standard_output_that_nobody_reads_does_not_block() -> None:
     read_fd, write_fd = os.pipe()
     try:
         done = subprocess.run(
-            [sys.executable, "-c", SCRIPT, "5000"], stdout=write_fd, stderr=subprocess.PIPE, check=True, timeout=30
+            [sys.executable, "-c", SCRIPT, "50000"], stdout=write_fd, stderr=subprocess.PIPE, check=True, timeout=30
         )
         assert os.get_blocking(write_fd), "the mode of a pipe that others share was changed"
     finally:

@@ -32,6 +32,7 @@ _LIMITS = Limits(header_bytes=16_384, header_fields=64, target_bytes=2_048)
 class _State(enum.Enum):
     READING = "reading"
     ANSWERING = "answering"
+    SENDING = "sending"  # the client has not taken all of the answer: its next request has to wait
     CLOSING = "closing"
     LINGERING = "lingering"
     CLOSED = "closed"
@@ -120,6 +121,8 @@ class AdminConnection:
     def on_flushed(self) -> None:
         if self._state is _State.CLOSING:
             self._linger()
+        elif self._state is _State.SENDING:
+            self._go_on()
 
     def on_write_failed(self, error: OSError) -> None:
         self.close()
@@ -190,6 +193,19 @@ class AdminConnection:
         self._head = self._route = None
         self._has_begun = False
         self._was_answered = True
+        if self._stream.pending_bytes:
+            self._state = _State.SENDING
+            self._stream.tells_flushed = True
+        else:
+            self._go_on()
+
+    def _go_on(self) -> None:
+        """The answer has left: on to the next request, which may be here already."""
+        self._stream.tells_flushed = False
+        if self.is_last:
+            self._linger()
+            return
+        self._state = _State.READING
         if self._codec.buffered_bytes:
             self._next.set(_NEXT_S)
         else:

@@ -276,6 +276,53 @@ def test_client_that_does_not_read_is_let_go(api: Api) -> None:
     assert api.closed == [api.connection]
 
 
+def test_requests_behind_an_answer_that_the_client_does_not_take_wait(api: Api) -> None:
+    api.send(GET.replace(b"/ok", b"/big") * 50)
+    api.settle(200)
+    handled = api.handled
+    assert handled < 4, "what the kernel takes by itself, and one more"
+    assert not api.connection.is_waiting, "an answer is on its way: it is not given up for others"
+    for _ in range(5_000):
+        api.read()
+        api.settle(1)
+        if api.handled > handled:
+            break
+    api.settle(200)
+    assert handled < api.handled < handled + 4
+    assert api.connection._stream.pending_bytes < 9_000_000
+
+
+def test_pipelined_requests_are_all_answered_to_a_client_that_takes_its_time(api: Api) -> None:
+    api.send(GET.replace(b"/ok", b"/big") * 3 + GET)
+    data = b""
+    for _ in range(5_000):
+        data += api.read()
+        if data.endswith(b'{"ok": true}\n'):
+            break
+        api.settle(1)
+    assert statuses(data) == [200] * 4
+    assert api.closed == []
+    api.send(GET)
+    assert statuses(api.read()) == [200]
+
+
+def test_connection_that_is_to_end_does_so_with_the_answer_that_is_on_its_way(api: Api) -> None:
+    api.send(GET.replace(b"/ok", b"/big") + GET)
+    api.connection.finish()
+    assert api.closed == []
+    data = b""
+    for _ in range(5_000):
+        data += api.read()
+        if data.endswith(b"}\n"):
+            break
+        api.settle(1)
+    api.settle()
+    assert len(data) > 8_000_000 and statuses(data) == [200]
+    api.client.close()
+    api.settle()
+    assert api.closed == [api.connection]
+
+
 def test_client_that_reads_slowly_gets_all_of_the_last_answer(api: Api) -> None:
     api.send(b"GET /big HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
     data = b""
