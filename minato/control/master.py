@@ -183,6 +183,7 @@ class Master:
                     if not self._rollover.is_busy and not self._upgrade.is_under_way:
                         self._supervisor.recycle()
                 self._predecessor.advance(self, is_ready=self._is_fit())
+                self._succeed()
         except BootError as error:
             say(f"minato: {error}")
             self._exit_status = 1
@@ -415,8 +416,11 @@ class Master:
             # There is no earlier generation here to go back to, but an old master that serves well.
             self._predecessor.say_unfit()
             return False
+        return self._is_steady(current)
+
+    def _is_steady(self, current: Generation) -> bool:
         are_all_ready = current.count(WorkerState.READY) >= current.target
-        return are_all_ready and probation.is_fit(self._supervisor.now_s)
+        return are_all_ready and self._supervisor.fleet.probation.is_fit(self._supervisor.now_s)
 
     # -- what an upgrade asks of the new one (minato.control.takeover.NewMaster)
 
@@ -455,7 +459,21 @@ class Master:
             return
         self._is_ready = True
         self._shed_for = serving.number
-        if self._office.is_held:
+        if self._office.is_held and not self._succession.is_heir:
+            self._announce()
+
+    def _succeed(self) -> None:
+        """Take the place of a master that was killed, once it is clear that these workers do not crash.
+
+        Raises:
+            BootError: they do. Those that serve well go on, for the next one to take over from.
+        """
+        current = self._supervisor.current
+        if not (self._is_ready and self._office.is_held and self._succession.is_heir) or current is None:
+            return
+        if self._supervisor.fleet.probation.crashes_too_often():
+            raise BootError("its workers crash again and again; those of the master that was killed go on")
+        if self._is_steady(current):
             self._announce()
 
     def _announce(self) -> None:

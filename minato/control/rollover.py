@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from minato.config.model import Config, HealthConfig, PassiveHealthConfig, Upstream
+from minato.config.model import Config, HealthConfig, ListenAddress, PassiveHealthConfig, Upstream
 from minato.control.admin.endpoint import AdminEndpoint
 from minato.control.generation import SPARE_ROWS, Generation, WorkerState, make_generation
 from minato.control.listeners import Listeners
@@ -246,7 +246,7 @@ class RolloverDriver:
                 key_bytes=places.key_bytes,
             )
         except BootError as error:
-            self._listeners.unbind(bound)
+            self._unbind(bound)
             self._admin.drop_others()
             log.error("%s", error)
             self._plan.fail()
@@ -313,12 +313,22 @@ class RolloverDriver:
             log.error("cannot start: %s", self._plan.reason.value)
         if generation is not None:
             self._supervisor.stop(generation.workers.values())
-            self._listeners.unbind(generation.bound)
+            self._unbind(generation.bound)
             self._admin.drop_others()
             self._supervisor.bury_if_empty(generation)
             self._config = current.config if current is not None else self._config
             self._watch([current])
         self._end()
+
+    def _unbind(self, keys: Iterable[tuple[int, ListenAddress]]) -> None:
+        """Close what was bound for a config that is given up, but no socket of an address that is served.
+
+        Clients may have come to it; the workers that serve accept from it, as from that of any slot without a worker.
+        """
+        current = self._supervisor.current
+        served = set(current.config.listen_addresses()) if current is not None else set()
+        self._listeners.unbind([key for key in keys if key[1] not in served])
+        self._supervisor.lend()
 
     def _watch(self, generations: Sequence[Generation | None]) -> None:
         """Have the upstreams of these generations probed, by the rules of the first, which wins where two differ."""

@@ -54,7 +54,8 @@ class Succession:
         for number in range(1, SEALED_TRIES + 1):
             self._is_sealed = False
             self._claim(listeners, addresses)
-            if not listeners.is_one_taken(addresses) or number >= (SEALED_TRIES if self._is_sealed else TRIES):
+            tries = SEALED_TRIES if self._is_sealed or self.is_heir else TRIES
+            if not listeners.is_one_taken(addresses) or number >= tries:
                 break
             time.sleep(TRIES_PAUSE_S)
         # Where others accept, clients are not invited to further sockets before there is somebody to accept there, too.

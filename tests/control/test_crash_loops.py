@@ -9,6 +9,7 @@ import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.control.runner import WAIT_S, Instance, ask, connect, read_answer, write_config
@@ -97,3 +98,25 @@ def test_workers_killed_by_hand_are_no_crash_loop(start: Start, config: Path) ->
         minato.wait_workers("0 gen 2")[0].kill()
     minato.wait_for("worker 0 gen 2 serves", count=5)
     assert not any("given up" in line for line in minato.log)
+
+
+def test_next_master_whose_workers_crash_leaves_the_field_to_those_of_the_killed_one(
+    start: Start, config: Path
+) -> None:
+    port = free_port()
+    write_config(config, port, workers=1)
+    killed = start(config)
+    killed.wait_ready()
+    workers = killed.workers()
+    killed.process.kill()
+    write_config(config, port, workers=1, extra=CRASHING)
+    crashing = start(config)
+    crashing.wait_for("its workers crash again and again; those of the master that was killed go on")
+    assert crashing.wait_exit() == 1
+    assert [worker.is_running() for worker in workers] == [True]
+    assert ask(port)["gen"] == "1"
+    write_config(config, port, workers=1)
+    start(config).wait_ready()
+    psutil.wait_procs(workers, WAIT_S)
+    assert not any(worker.is_running() for worker in workers)
+    assert ask(port)["gen"] == "1"

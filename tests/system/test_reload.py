@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import socket
 from collections.abc import Callable
@@ -24,6 +25,7 @@ from .harness import (
     wait_until,
 )
 from .harness.proxy import fd_count, segments_of
+from .harness.succession import Prober
 from .test_upgrade import echoing, open_tunnel
 
 StartMinato = Callable[..., Minato]
@@ -304,3 +306,23 @@ def test_timeouts_and_limits_of_the_new_config_hold(minato: StartMinato, origin:
     instance.write_config(make_config(instance.config["services"], limits={"target_bytes": 500}))
     instance.reload()
     assert fetch(instance.port, b"/" + b"x" * 600).status == 414
+
+
+def test_reloads_to_more_workers_that_are_given_up_lose_no_connection(minato: StartMinato, origin: MakeApp) -> None:
+    app = origin(name="a")
+    instance = minato(app, workers=None)
+    with socket.create_server(("127.0.0.1", 0)) as taken, contextlib.ExitStack() as stack:
+        probers = [stack.enter_context(Prober(instance.port)) for _ in range(4)]
+        listen = f"127.0.0.1:{taken.getsockname()[1]}"
+        good = instance.config
+        instance.write_config({**good, "workers": 8, "admin": {"listen": listen}})
+        for _ in range(15):
+            since = len(instance.lines)
+            instance.signal(signal.SIGHUP)
+            instance.wait_for_log("reload given up", since=since)
+        instance.write_config({**good, "workers": 8})
+        instance.reload()
+        for prober in probers:
+            prober.wait_more()
+    for prober in probers:
+        prober.check()
