@@ -304,6 +304,9 @@ class Downstream(Ending):
             self._finish_closing()
 
     def on_write_failed(self, error: OSError) -> None:
+        if isinstance(error, TimeoutError):
+            # It does not read: what the kernel still holds for it would stay for minutes after it has come again.
+            self.stream.set_reset_on_close(True)
         self.close()
 
     def on_crash(self) -> None:
@@ -416,7 +419,7 @@ class Downstream(Ending):
 
     def shed(self) -> None:
         """Too much memory is held by heads that do not end, and this is the oldest of them."""
-        self._answer_refused(503, "too many unfinished heads")
+        self._answer_refused(503, "too many unfinished heads", is_to_head=self._codec.begins_head_request)
 
     def _begin_exchange(self, head: RequestHead) -> None:
         self._timer.cancel()
@@ -474,16 +477,16 @@ class Downstream(Ending):
         if self._exchange is not None:
             self._exchange.on_request_malformed(RequestError(error.status, _PUBLIC_REASONS.get(error.status, "")))
         else:
-            self._answer_refused(error.status, error.reason, is_head=error.method == b"HEAD")
+            self._answer_refused(error.status, error.reason, is_to_head=error.is_to_head)
 
-    def _answer_refused(self, status: int, reason: str, *, is_head: bool = False) -> None:
+    def _answer_refused(self, status: int, reason: str, *, is_to_head: bool) -> None:
         context = self._context
         public = _PUBLIC_REASONS.get(status, "malformed request").encode("ascii") + b"\n"
         fields: Fields = [(b"content-type", b"text/plain"), (b"date", context.date)]
         if status == _SERVICE_UNAVAILABLE:
             fields.append((b"retry-after", b"1"))
         head = render_response(status, reason_phrase(status), fields, Framing.LENGTH, len(public), b"close")
-        body = b"" if is_head else public
+        body = b"" if is_to_head else public
         self.write(head + body)
         record_refused_head(context, self.peer, status, len(body), reason)
         self._begin_closing()
@@ -509,7 +512,8 @@ class Downstream(Ending):
             if self._context.backlog.holds(self):
                 self._advance()  # it may be whole; then it is not the client that is late
             if self.state is READING_HEAD:
-                self._answer_refused(408, "the head did not come in time")
+                is_to_head = self._codec.begins_head_request
+                self._answer_refused(408, "the head did not come in time", is_to_head=is_to_head)
         elif self.state is EXCHANGING and self._request_open and self._exchange is not None:
             # Once a final response has begun, no more of the request is owed (RFC 9110, 10.1.1; RFC 9112, 9.5).
             if not self._exchange.response_begun:

@@ -66,6 +66,7 @@ class Exchange(Sharing):
     # Defaults of the class, as in `Uplink`.
     _persistence = Persistence.KEEP
     _must_close = False
+    _names_upgrade = False  # a 426 of the upstream, in Connection
     _trailing_head: ResponseHead | None = None  # of a response whose trailer fields go on
 
     def __init__(self, context: WorkerContext, client: Client, head: RequestHead, request_complete: bool) -> None:
@@ -346,9 +347,10 @@ class Exchange(Sharing):
         if self._session_lines and head.status < _FIRST_SERVER_ERROR:
             # For this client alone: what is stored or shared is without.
             lines += self._session_lines + keep_private(head.block.end_to_end)
-        if head.upgrade:
+        if head.upgrade and self.head.version >= _HTTP_1_1:
             # RFC 9110, 15.5.22: "The server MUST send an Upgrade header field in a 426 response".
-            lines += b"connection: upgrade\r\nupgrade: %b\r\n" % head.upgrade
+            lines += b"upgrade: %b\r\n" % head.upgrade
+            self._names_upgrade = True
         framing = head.framing
         if framing is Framing.CLOSE or framing is _CHUNKED:
             framing = render.unknown_length_framing(self.head)
@@ -378,6 +380,8 @@ class Exchange(Sharing):
             connection = b"close"
             if framing is Framing.CLOSE:
                 self._client.end_by_close()
+        if self._names_upgrade:
+            connection = connection + b", upgrade" if connection else b"upgrade"
         wire = render.render_response_head(status, reason, lines, framing, length_bytes, connection)
         self._client.write(wire)
         return wire

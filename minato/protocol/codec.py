@@ -47,6 +47,10 @@ class ServerCodec(Protocol):
         """How many bytes were fed and not read yet."""
 
     @property
+    def begins_head_request(self) -> bool:
+        """Whether what was fed and not read begins as a HEAD request does; between two requests."""
+
+    @property
     def passable_bytes(self) -> int:
         """How many bytes are still to come of the present body that may go by the codec; 0 where it must see them."""
 

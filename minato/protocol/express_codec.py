@@ -161,6 +161,11 @@ class ExpressServerCodec(_Reader[H11ServerCodec]):
         self._ending = True
         return head
 
+    @property
+    def begins_head_request(self) -> bool:
+        general = self._general
+        return self._data.startswith(b"HEAD ", self._at) if general is None else general.begins_head_request
+
     def _read_head(self, raw: bytes) -> RequestHead | None:
         """Return the head that those bytes are, None where the h11 codec is to read it."""
         limits = self._limits

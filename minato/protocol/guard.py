@@ -24,10 +24,10 @@ class Malformed(MinatoError):
 
     Attributes:
         status: what a client would be answered with.
-        method: of the request that is refused, empty where it cannot be told.
+        is_to_head: whether it begins as a HEAD request does, so that no content may answer it (RFC 9110, 9.3.2).
     """
 
-    method: bytes = b""
+    is_to_head = False
 
     def __init__(self, reason: str, status: int = 400) -> None:
         super().__init__(reason)

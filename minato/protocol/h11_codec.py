@@ -25,6 +25,7 @@ _END_OF_HEAD: Final = b"\r\n\r\n"
 _SWITCHING_PROTOCOLS: Final = 101
 _FIRST_FINAL: Final = 200
 _MAX_INTERIM_RESPONSES: Final = 64
+_MAX_INTERIM_BYTES: Final = 65_536  # of one response; whoever does not read has them all in memory
 _MANY_LINES_BYTES: Final = 2048  # a shorter head may have what lines it likes
 _REQUEST_LINE_REST_BYTES: Final = 32  # method, spaces and version around the target
 
@@ -173,16 +174,18 @@ class H11ServerCodec(_MessageReader):
 
     def _next_head(self) -> RequestHead | Signal:
         self._skip_empty_lines()
-        self._check_request_line_size()
-        head = self._cut_head()
-        if head is None:
-            return Signal.NEED_DATA
-        method, target, version = guard.split_request_line(head)
+        is_head_request = self.begins_head_request
         try:
-            return self._read_head(head, method, target, version)
+            self._check_request_line_size()
+            head = self._cut_head()
+            return self._read_head(head, *guard.split_request_line(head)) if head is not None else Signal.NEED_DATA
         except Malformed as error:
-            error.method = method
+            error.is_to_head = is_head_request
             raise
+
+    @property
+    def begins_head_request(self) -> bool:
+        return self._buffer.startswith(b"HEAD ")
 
     def _read_head(self, head: bytes, method: bytes, target: bytes, version: int) -> RequestHead:
         if len(target) > self._limits.target_bytes:
@@ -213,21 +216,21 @@ class H11ServerCodec(_MessageReader):
 class H11ClientCodec(_MessageReader):
     """Reads responses (protocol.codec.ClientCodec)."""
 
-    __slots__ = ("_eof", "_interim", "_method", "_pending", "_upgrade", "body_at", "payload_bytes")
+    __slots__ = ("_eof", "_interim", "_interim_bytes", "_method", "_pending", "_upgrade", "body_at", "payload_bytes")
 
     def __init__(self, limits: Limits) -> None:
         super().__init__(limits)
         self.body_at = 0
         self.payload_bytes = 0
         self._eof = False
-        self._interim = 0
+        self._interim = self._interim_bytes = 0
         self._method = b""
         self._upgrade = b""
         self._pending: h11.Connection | None = None  # set while a response is due whose final head has not come
 
     def expect_response(self, method: bytes, upgrade: bytes) -> None:
         self._method, self._upgrade = method, upgrade
-        self._interim = 0
+        self._interim = self._interim_bytes = 0
         self._pending = connection = h11.Connection(h11.CLIENT, max_incomplete_event_size=self._limits.header_bytes + 1)
         fields: Fields = [(b"host", b"upstream")]
         if upgrade:
@@ -273,7 +276,7 @@ class H11ClientCodec(_MessageReader):
             raise Malformed("a malformed response")
         response = make_response_head(self._method, status, reason, version, self._parsed_fields(event), framing)
         if status < _FIRST_FINAL:
-            self._count_interim(status)
+            self._count_interim(status, len(head))
             if status == _SWITCHING_PROTOCOLS and not is_asked_switch(self._upgrade, response.upgrade):
                 raise Malformed("a switch to a protocol that nobody asked for")
         else:
@@ -281,9 +284,10 @@ class H11ClientCodec(_MessageReader):
             self._begin_body(connection, response.framing, response.length_bytes)
         return response
 
-    def _count_interim(self, status: int) -> None:
+    def _count_interim(self, status: int, size: int) -> None:
         self._interim += 1
-        if self._interim > _MAX_INTERIM_RESPONSES:
+        self._interim_bytes += size
+        if self._interim > _MAX_INTERIM_RESPONSES or self._interim_bytes > _MAX_INTERIM_BYTES:
             raise Malformed("endless interim responses")
         if status == _SWITCHING_PROTOCOLS:
             self._pending = None

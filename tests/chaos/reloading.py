@@ -69,7 +69,7 @@ def _until_now(excuse: object) -> NotConfigured:
 
 
 async def break_configs(rig: Rig) -> None:
-    """YAML that is none, keys that are none, an address that somebody else has: nobody notices."""
+    """YAML that is none, keys that are none, addresses that somebody else has: nobody notices."""
     target = rig.minato
     with _somebody_elses() as taken_port:
         broken: list[dict[str, Any] | str] = [
@@ -77,6 +77,8 @@ async def break_configs(rig: Rig) -> None:
             target.config() | {"servces": []},
             target.config(extra_port=taken_port),
             target.config() | {"workers": -1},
+            # Nothing is wrong with the services, and more workers would accept.
+            target.config(workers=6) | {"admin": {"listen": f"127.0.0.1:{taken_port}"}},
         ]
         async for _ in rig.ticks(0.4):
             target.write(broken[int(rig.figures.get("reloads", 0)) % len(broken)])
@@ -115,7 +117,7 @@ def _somebody_elses() -> Iterator[int]:
 
 
 SCENARIOS = (
-    Scenario("storm", "HUP four times a second", storm, share=3, peers=True),
+    Scenario("storm", "HUP four times a second", storm, share=8, peers=True),
     Scenario("alternate", "a reload to other workers, an address more or less", alternate),
     Scenario("broken", "reloads to configs that cannot be used", break_configs),
     Scenario("unbindable", "reloads to an address that is in use", take_address, share=0.8, peers=True),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -312,3 +313,24 @@ def test_a_response_that_began_before_the_request_was_whole_is_not_cut_for_want_
         client.send(request_bytes(b"POST", fields=[(b"Content-Length", b"5"), (b"Expect", b"100-continue")]))
         response = client.receive()
         assert (response.body, response.says_close()) == (b"x" * 10, True)
+
+
+@pytest.mark.parametrize("express", [True, False])
+def test_a_client_that_is_given_up_for_not_reading_leaves_nothing_in_the_kernel(express: bool) -> None:
+    def script(connection: OriginConnection) -> None:
+        connection.read_request()
+        connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 900000000\r\n\r\n")
+        send_until_stuck(connection.sock, b"x" * 65_536)
+
+    timeouts = Timeouts(write_s=0.5)
+    with serving(script, express=express, timeouts=timeouts) as (proxy, _), proxy.client(rcvbuf_bytes=8192) as client:
+        client.send(GET)
+        # Not a FIN behind what it does not take: that would stay, for as long as it answers the kernel's probes.
+        wait_until(lambda: tcp_state(client) == TCP_CLOSE, "the reset")
+
+
+TCP_CLOSE = 7  # tcp_states.h
+
+
+def tcp_state(client: Client) -> int:
+    return client.sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 1)[0]

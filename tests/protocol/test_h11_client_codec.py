@@ -249,3 +249,9 @@ def test_mutated_responses_are_read_alike_in_any_pieces_or_refused(
         return read
 
     assert outcome([wire]) == outcome(cut_at(wire, cuts)) == outcome(bytewise(wire))
+
+
+def test_interim_responses_of_more_than_64_kib_together_are_an_error() -> None:
+    interim = b"HTTP/1.1 103 Early Hints\r\nLink: " + b"x" * 20_000 + b"\r\n\r\n"
+    assert len(read_messages(response_codec(), [interim * 3 + EMPTY])) == 4
+    refusal([interim * 4])

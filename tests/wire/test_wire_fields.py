@@ -74,6 +74,28 @@ CASES = [
     ),
     refused("an endless line", b"GET /x HTTP/1.1\r\nX: " + b"a" * 40_000, b"431 Request Header Fields Too Large"),
     refused("HEAD gets no body with its refusal", request(b"HEAD /x", b"X : 1"), body=False),
+    refused("HEAD gets no body where a line is folded", request(b"HEAD /x", b"X: 1\r\n 2"), body=False),
+    refused("HEAD gets no body where a line ends in LF", request(b"HEAD /x", b"X: 1\nY: 2"), body=False),
+    refused("HEAD gets no body where a byte is no text", request(b"HEAD /x", b"X: \x01"), body=False),
+    refused("HEAD gets no body where its line is malformed", b"HEAD /x y HTTP/1.1\r\nHost: a\r\n\r\n", body=False),
+    refused(
+        "HEAD gets no body where its version is unknown",
+        b"HEAD /x HTTP/3.0\r\nHost: a\r\n\r\n",
+        b"505 HTTP Version Not Supported",
+        body=False,
+    ),
+    refused(
+        "HEAD gets no body where its target is too long",
+        request(b"HEAD /" + b"x" * 20_000),
+        b"414 URI Too Long",
+        body=False,
+    ),
+    refused(
+        "HEAD gets no body where its head is too large",
+        request(b"HEAD /x", b"X: " + b"a" * 32_768),
+        b"431 Request Header Fields Too Large",
+        body=False,
+    ),
 ]
 
 

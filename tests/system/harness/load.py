@@ -26,6 +26,8 @@ http {{
     uwsgi_temp_path {directory}; scgi_temp_path {directory};
     server {{ listen 127.0.0.1:{port};
         location = /large {{ root {directory}; }}
+        location = /sink {{ proxy_pass http://127.0.0.1:{port}/; proxy_method GET; proxy_pass_request_body off;
+            proxy_set_header Content-Length ""; }}
         location / {{ default_type text/plain; return 200 "{body}"; }} }}
 }}
 """
@@ -58,7 +60,7 @@ def find_tool(name: str) -> str:
 
 
 class Nginx:
-    """An nginx that answers every request with 1 KB, and /large with 4 MiB."""
+    """An nginx that answers every request with 1 KB, /large with 4 MiB, and /sink once it has read the body."""
 
     def __init__(self, directory: Path) -> None:
         self.port = free_port()

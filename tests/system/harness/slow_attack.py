@@ -47,7 +47,8 @@ class SlowAttack:
     def __init__(self, port: int, mode: str, directory: Path, *, connections: int, seconds: int) -> None:
         self._stem = directory / mode.replace(" ", "-")
         self._seconds = seconds
-        command = [find_tool("slowhttptest"), *MODES[mode], "-u", f"http://127.0.0.1:{port}/large", "-p", "3"]
+        path = "sink" if mode == "slow body" else "large"
+        command = [find_tool("slowhttptest"), *MODES[mode], "-u", f"http://127.0.0.1:{port}/{path}", "-p", "3"]
         command += [
             "-c",
             str(connections),
