@@ -33,6 +33,7 @@ class Listeners:
     def __init__(self) -> None:
         self.on_changed: Callable[[], None] = lambda: None
         self._sockets: dict[tuple[int, ListenAddress], BoundListener] = {}
+        self._adopted: set[tuple[int, ListenAddress]] = set()
 
     def __repr__(self) -> str:
         return f"<Listeners {len(self.addresses())} addresses, {len(self.slots())} slots>"
@@ -56,7 +57,13 @@ class Listeners:
     def adopt(self, bound: Mapping[tuple[int, ListenAddress], BoundListener]) -> None:
         """Take over sockets that another master bound: what is missing beside them is bound as if they were ours."""
         self._sockets.update(bound)
+        self._adopted.update(bound)
         self.on_changed()
+
+    def fresh_of_slot(self, slot: int, addresses: Iterable[ListenAddress]) -> tuple[ListenAddress, ...]:
+        """Return for which of the addresses the slot has a socket that no other master had."""
+        keys = [(slot, address) for address in addresses]
+        return tuple(key[1] for key in keys if key in self._sockets and key not in self._adopted)
 
     def is_one_taken(self, addresses: Iterable[ListenAddress]) -> bool:
         """Tell whether one of these addresses, beside which nothing of ours is bound, is in use."""
@@ -104,7 +111,9 @@ class Listeners:
 
     def unbind(self, keys: Iterable[tuple[int, ListenAddress]]) -> None:
         """Close the sockets that a ``bind`` made, which have served nobody."""
+        keys = list(keys)
         closed = [self._sockets.pop(key).sock for key in keys]
+        self._adopted.difference_update(keys)
         for sock in closed:
             sock.close()
         if closed:

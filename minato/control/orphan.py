@@ -37,13 +37,21 @@ class Orphan:
     """
 
     def __init__(
-        self, loop: Loop, last_will: LastWill, config: Config, own: Sequence[BoundListener], ward: Ward
+        self,
+        loop: Loop,
+        last_will: LastWill,
+        config: Config,
+        own: Sequence[BoundListener],
+        fresh: Collection[ListenAddress],
+        ward: Ward,
     ) -> None:
+        """``fresh``: addresses of those of its own sockets that no master before had."""
         self._loop = loop
         self._last_will = last_will
         self._addresses = config.listen_addresses()
         self._timeouts = config.timeouts
         self._own = own
+        self._fresh = fresh
         self._ward = ward
         self._plan = Orphanage()
         self._door: int | None = None
@@ -130,6 +138,12 @@ class Orphan:
         if deed.look() is Notice.SUCCEEDED:
             dropped = set(self._addresses) - set(deed.kept())
             self._invite_nobody(dropped)
+        elif not deed.was_in_office:
+            # The workers before it serve on, but not from these.
+            dropped = set(self._fresh)
+            for listener in self._own:
+                if listener.address in dropped:
+                    invite_nobody(listener.sock)
         log.info("pid %d leaves the sockets to others and finishes what it has", os.getpid())
         self._ward.leave(dropped)
 

@@ -123,6 +123,7 @@ class Supervisor:
             config=generation.config,
             board=generation.board,
             own=self._listeners.of_slot(slot, generation.config.listen_addresses()),
+            fresh=self._listeners.fresh_of_slot(slot, generation.config.listen_addresses()),
             addresses=generation.places.addresses(),
             columns=generation.places.columns,
             wake_health=self._guard.wake,

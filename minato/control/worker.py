@@ -93,6 +93,7 @@ class WorkerPlan:
         row: its row on the board; mostly the slot's number, another one while an older worker of the slot still drains.
         generation: number of its generation.
         own: the sockets it accepts from.
+        fresh: for which addresses these are such as no other master had.
         addresses: of the upstreams, by Upstream.key.
         columns: of the upstreams on the board, each address of a name its own, by Upstream.key.
         wake_health: tells the health checker to look at the refused counts.
@@ -106,6 +107,7 @@ class WorkerPlan:
     config: Config
     board: Board
     own: tuple[BoundListener, ...]
+    fresh: tuple[ListenAddress, ...]
     addresses: Mapping[str, tuple[ResolvedAddress, ...]]
     columns: Mapping[str, int]
     wake_health: Callable[[], None]
@@ -154,7 +156,7 @@ class Worker:
         self._flush = loop.timer(self._flush_log)
         self._dropped: set[ListenAddress] = set()
         self._borrowed: dict[int, list[BoundListener]] = {}
-        self._orphan = Orphan(loop, plan.last_will, plan.config, plan.own, self)
+        self._orphan = Orphan(loop, plan.last_will, plan.config, plan.own, plan.fresh, self)
         self._is_alone = False
         self._access_log = AccessLog.open(plan.config.access_log)
         if self._access_log is not None:

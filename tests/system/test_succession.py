@@ -7,6 +7,7 @@ import signal
 import socket
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 import pytest
 
@@ -64,6 +65,33 @@ def test_next_master_is_killed_while_it_starts(
         prober.wait_more()
     prober.check()
     assert len(third.workers()) == 2
+
+
+def count_listening(port: int) -> int:
+    """Return how many sockets listen on a port (proc_net_tcp(5); state 0A)."""
+    with open("/proc/net/tcp", encoding="ascii") as lines:
+        return sum(1 for line in lines if line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "0A")
+
+
+def test_next_master_with_more_workers_is_killed_when_they_serve_already(
+    minato: StartMinato, instances: Instances, origin: MakeApp
+) -> None:
+    """Before it is in office: the workers before it serve on, but accept from none of the sockets that it has made."""
+    instance = minato(origin(name="a"), workers=1)
+    with ExitStack() as stack:
+        probers = [stack.enter_context(Prober(instance.port)) for _ in range(4)]
+        kill_master(instance)
+        for _ in range(4):
+            following = start_next(instances, instance, workers=6, wait_ready=False)
+            wait_until(lambda: count_listening(instance.port) == 6, "all of its workers to serve")
+            kill_master(following)
+            assert following.find_log("minato: ready") == []
+            wait_gone(following)
+        start_next(instances, instance, workers=1)
+        for prober in probers:
+            prober.wait_more()
+    for prober in probers:
+        prober.check()
 
 
 def test_next_master_is_killed_as_soon_as_it_was_ready(
