@@ -56,6 +56,8 @@ CASES = [
     passes("fields", b"200 OK", b"X-A: 1", b"x-a:2 ", b"X-B:\t3", passed=(b"x-a: 1", b"x-a: 2", b"x-b: 3")),
     passes("a field with bytes above ASCII", b"200 OK", b"X: \xe9\xff", passed=(b"x: \xe9\xff",)),
     passes("an empty field", b"200 OK", b"X:", passed=(b"x: ",)),
+    passes("401 with its challenge", b"401 No", b"WWW-Authenticate: Basic", passed=(b"www-authenticate: Basic",)),
+    passes("407 without its challenge", b"407 No", b"Proxy-Authenticate: Basic"),
     passes("many fields", b"200 OK", *[b"X: 1"] * 300, passed=(b"x: 1",) * 300),
     passes("a head of 60 KB", b"200 OK", b"X: " + b"a" * 60_000, passed=(b"x: " + b"a" * 60_000,)),
     Case("HTTP/1.2", request(), SEEN, got(), response(b"200 OK", LENGTH, body=b"ok", version=b"1.2")),
