@@ -323,6 +323,9 @@ class World:
     def of_slot(self, slot: int, addresses: Iterable[object]) -> tuple[()]:
         return ()
 
+    def fresh_of_slot(self, slot: int, addresses: Iterable[object]) -> tuple[()]:
+        return ()
+
     def bind(self, addresses: Sequence[object], slots: int) -> list[object]:
         if self.binds_fail():
             raise BootError("cannot listen")
