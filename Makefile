@@ -33,9 +33,10 @@ SUITE := tests/conformance
 SUITE_STAMP := $(SUITE)/node_modules/.package-lock.json
 
 # Suites that run once more without the express lane, so that both codecs are held to the same; but for those of
-# processes, names and configs, in which nothing depends on who reads the messages.
+# processes, upstreams, names and configs, in which nothing depends on who reads the messages.
 BOTH_WAYS := tests/wire tests/system
-ONE_WAY := admin binary_upgrade config demo dropped_addresses names orphans succession upgrade_seams upgrade_state
+ONE_WAY := admin affinity balancing binary_upgrade config demo dropped_addresses harness health load logs names \
+	orphans outliers processes queue reload succession supervision upgrade_seams upgrade_state
 
 BIN := $(VENV)/bin
 RUN_STAMP := $(VENV)/.minato-run
