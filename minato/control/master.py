@@ -411,8 +411,7 @@ class Master:
         current = self._supervisor.current
         if not self._predecessor.is_contested or current is None:
             return True
-        probation = self._supervisor.fleet.probation
-        if probation.crashes_too_often():
+        if self._supervisor.fleet.probation.crashes_too_often():
             # There is no earlier generation here to go back to, but an old master that serves well.
             self._predecessor.say_unfit()
             return False

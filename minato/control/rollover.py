@@ -328,7 +328,6 @@ class RolloverDriver:
         current = self._supervisor.current
         served = set(current.config.listen_addresses()) if current is not None else set()
         self._listeners.unbind([key for key in keys if key[1] not in served])
-        self._supervisor.lend()
 
     def _watch(self, generations: Sequence[Generation | None]) -> None:
         """Have the upstreams of these generations probed, by the rules of the first, which wins where two differ."""

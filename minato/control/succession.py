@@ -24,8 +24,9 @@ log = logging.getLogger("minato.orphans")
 
 # An address in use is tried again for half a second: workers whose master was killed just now are about to notice.
 TRIES = 6
-# As long as workers are seen to be leaving their sockets, which takes a second and a half.
-SEALED_TRIES = 30
+# Where workers of a killed master are leaving sockets, or may be (of an address that it had just dropped): that takes a
+# second and a half.
+LEAVING_TRIES = 30
 TRIES_PAUSE_S = 0.1
 ANSWER_TIMEOUT_S = 1.0
 _SOCKETS = "/proc/net/unix"
@@ -51,10 +52,10 @@ class Succession:
         Raises:
             BootError: an address cannot be bound.
         """
-        for number in range(1, SEALED_TRIES + 1):
+        for number in range(1, LEAVING_TRIES + 1):
             self._is_sealed = False
             self._claim(listeners, addresses)
-            tries = SEALED_TRIES if self._is_sealed or self.is_heir else TRIES
+            tries = LEAVING_TRIES if self._is_sealed or self.is_heir else TRIES
             if not listeners.is_one_taken(addresses) or number >= tries:
                 break
             time.sleep(TRIES_PAUSE_S)

@@ -185,8 +185,7 @@ class Upgrader:
         )
 
     def _start(self) -> None:
-        self._is_unfit = False
-        self._said, self._is_foreign, self._detail, self._end = Said.NOTHING, False, "", ""
+        self._said, self._is_foreign, self._is_unfit, self._detail, self._end = Said.NOTHING, False, False, "", ""
         self._kept = None
         log.info("upgrading: starting a new master, %s", " ".join([self._command.executable, *self._command.arguments]))
         self._master.note_upgrade_begun()

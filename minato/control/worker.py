@@ -204,11 +204,9 @@ class Worker:
     def _obey_signal(self, number: signal.Signals) -> None:
         if number is signal.SIGQUIT:
             self._stop()
-        elif self._state is _State.SERVING:
-            self._drain(self._plan.config.timeouts.drain_s)
-            if self._is_alone:
-                self._server.close_idle()
-        elif self._is_alone:
+            return
+        self._drain(self._plan.config.timeouts.drain_s)
+        if self._is_alone:
             self._server.close_idle()
 
     def _on_channel(self, events: int) -> None:

@@ -284,10 +284,11 @@ class Downstream(Ending):
             is_long = self._codec.buffered_bytes > _LONG_HEAD_BYTES
         else:
             is_long = len(data) > _LONG_HEAD_BYTES and data.find(_END_OF_HEAD, 0, _LONG_HEAD_BYTES) < 0
-        if is_long and not self.stream.congested:
-            self._await_head()
-            backlog.put_off(self)
-        return is_long and not self.stream.congested
+        if not is_long or self.stream.congested:
+            return False
+        self._await_head()
+        backlog.put_off(self)
+        return True
 
     def go_on(self) -> None:
         """Its turn has come (net.backlog)."""
@@ -489,6 +490,7 @@ class Downstream(Ending):
         body = b"" if is_to_head else public
         self.write(head + body)
         record_refused_head(context, self.peer, status, len(body), reason)
+        self._is_own_wish = True  # it may be sending what follows
         self._begin_closing()
 
     # -- ends (the rest in net.ending)

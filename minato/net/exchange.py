@@ -66,7 +66,6 @@ class Exchange(Sharing):
     # Defaults of the class, as in `Uplink`.
     _persistence = Persistence.KEEP
     _must_close = False
-    _names_upgrade = False  # a 426 of the upstream, in Connection
     _trailing_head: ResponseHead | None = None  # of a response whose trailer fields go on
 
     def __init__(self, context: WorkerContext, client: Client, head: RequestHead, request_complete: bool) -> None:
@@ -347,10 +346,11 @@ class Exchange(Sharing):
         if self._session_lines and head.status < _FIRST_SERVER_ERROR:
             # For this client alone: what is stored or shared is without.
             lines += self._session_lines + keep_private(head.block.end_to_end)
+        option = b""
         if head.upgrade and self.head.version >= _HTTP_1_1:
             # RFC 9110, 15.5.22: "The server MUST send an Upgrade header field in a 426 response".
             lines += b"upgrade: %b\r\n" % head.upgrade
-            self._names_upgrade = True
+            option = b"upgrade"
         framing = head.framing
         if framing is Framing.CLOSE or framing is _CHUNKED:
             framing = render.unknown_length_framing(self.head)
@@ -359,12 +359,17 @@ class Exchange(Sharing):
             announced = announced_trailers(head.fields)
             if announced:
                 lines += b"trailer: %b\r\n" % announced
-        self._send_head(head.status, head.reason, lines, framing, head.length_bytes)
+        self._send_head(head.status, head.reason, lines, framing, head.length_bytes, option)
         if isinstance(self._client, Nobody):
             self._give_up_if_useless()
 
-    def _send_head(self, status: int, reason: bytes, lines: bytes, framing: Framing, length_bytes: int) -> bytes:
-        """Send the final response's head and return it; from here on the exchange can only be completed or cut."""
+    def _send_head(
+        self, status: int, reason: bytes, lines: bytes, framing: Framing, length_bytes: int, option: bytes = b""
+    ) -> bytes:
+        """Send the final response's head and return it; from here on the exchange can only be completed or cut.
+
+        ``option``: what Connection says besides.
+        """
         self._status = status
         self.response_begun = True
         self._replay = None
@@ -380,8 +385,8 @@ class Exchange(Sharing):
             connection = b"close"
             if framing is Framing.CLOSE:
                 self._client.end_by_close()
-        if self._names_upgrade:
-            connection = connection + b", upgrade" if connection else b"upgrade"
+        if option:
+            connection = connection + b", " + option if connection else option
         wire = render.render_response_head(status, reason, lines, framing, length_bytes, connection)
         self._client.write(wire)
         return wire

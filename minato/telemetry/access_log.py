@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import enum
 import errno
 import fcntl
 import logging
@@ -39,6 +40,14 @@ _OPEN_FLAGS = os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY | os.O_NONBL
 _STDOUT_FD = 1
 
 
+class _State(enum.Enum):
+    """How the latest write came out."""
+
+    WRITTEN = "all was written"
+    FULL = "there was no room in what somebody reads"
+    FAILING = "it failed for another reason"
+
+
 class AccessLog:
     """A buffered access log, to be flushed by its worker every ``next_flush_s``; it flushes itself at ``FLUSH_BYTES``.
 
@@ -66,8 +75,7 @@ class AccessLog:
         self._lines: list[bytes] = []
         self._waiting_bytes = 0
         self._is_torn = False
-        self._is_failing = False  # the latest write did not do, for whatever reason
-        self._is_full = False  # the reason is that there was no room, in what somebody reads
+        self._state = _State.WRITTEN
         self._took_s = 0.0  # when that took something last
         self._reason = ""
         self._is_told = False
@@ -87,7 +95,7 @@ class AccessLog:
     @property
     def next_flush_s(self) -> float:
         """In how many seconds it should be flushed again."""
-        return RETRY_S if self._is_full and self._clock() - self._took_s < STUCK_S else FLUSH_S
+        return RETRY_S if self._state is _State.FULL and self._clock() - self._took_s < STUCK_S else FLUSH_S
 
     def record(self, entry: AccessEntry) -> None:
         """Add an exchange's line."""
@@ -117,7 +125,7 @@ class AccessLog:
         self._lines.append(line)
         self._waiting_bytes = waiting_bytes
         # While it fails, the worker's flush is enough; not a try for every exchange.
-        if waiting_bytes >= FLUSH_BYTES and not self._is_failing:
+        if waiting_bytes >= FLUSH_BYTES and self._state is _State.WRITTEN:
             self.flush()
 
     def flush(self) -> None:
@@ -169,7 +177,7 @@ class AccessLog:
             return
         self.flush()
         end_s = self._clock() + CLOSE_S
-        while self._is_full and (left_s := end_s - self._clock()) > 0:
+        while self._state is _State.FULL and (left_s := end_s - self._clock()) > 0:
             self._poll.poll(left_s * 1000)
             self.flush()
         self.lost_lines += len(self._lines)
@@ -236,17 +244,17 @@ class AccessLog:
     def _note_full(self, has_taken: bool) -> None:
         """There is no room at the moment. Only where that lasts does nobody read."""
         now_s = self._clock()
-        if has_taken or not self._is_failing:
+        before, self._state = self._state, _State.FULL
+        if has_taken or before is _State.WRITTEN:
             self._took_s = now_s
-        was_full, self._is_full, self._is_failing = self._is_full, True, True
         self._reason = "its reader does not keep up"
         if now_s - self._took_s >= STUCK_S:
             self._tell_failure()
-        if not was_full:
+        if before is not _State.FULL:
             self.on_full()
 
     def _note_failure(self, reason: str) -> None:
-        self._is_full, self._is_failing = False, True
+        self._state = _State.FAILING
         self._reason = reason
         self._tell_failure()
 
@@ -256,7 +264,7 @@ class AccessLog:
             log.error("access log %s cannot be written: %s; lines wait, then are lost", self._path, self._reason)
 
     def _note_success(self) -> None:
-        self._is_full = self._is_failing = False
+        self._state = _State.WRITTEN
         if self._is_told:
             self._is_told = False
             log.warning("access log %s is written again; %d lines were lost", self._path, self._take_lost())

@@ -271,7 +271,7 @@ def test_old_masters_that_drain_are_bounded_and_a_further_upgrade_waits(start: S
     streams = []
     for _ in range(MAX_DRAINING_GENERATIONS):
         streams.append(connect(port))
-        time.sleep(0.1)  # it is accepted
+        instance.wait_accepted(streams[-1])
         instance.signal(signal.SIGUSR2)
         instance.upgraded()
     instance.signal(signal.SIGUSR2)
@@ -298,7 +298,7 @@ def test_reload_waits_for_generations_of_older_masters_too(start: Start, config:
     streams = []
     for number in range(MAX_DRAINING_GENERATIONS):
         streams.append(connect(port))
-        time.sleep(0.1)
+        instance.wait_accepted(streams[-1])
         if number == 5:
             instance.signal(signal.SIGUSR2)
             instance.upgraded()

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from .harness import App, Minato, Origin, free_port, make_config, service
+from .harness.apps import Apps, address
 from .harness.config import UpstreamLike
 from .harness.names import Names
 from .harness.proxy import BIN
@@ -127,3 +128,15 @@ def module_origin() -> Iterator[MakeOrigin]:
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory: pytest.TempPathFactory) -> Authority:
     return Authority.make(tmp_path_factory.mktemp("ca"))
+
+
+@pytest.fixture
+def apps() -> Iterator[Apps]:
+    made = Apps()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def names(tmp_path: Path) -> Names:
+    return Names(tmp_path / "names.json", app=[address("a")])

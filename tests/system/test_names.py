@@ -7,7 +7,7 @@ import os
 import signal
 import threading
 from collections import Counter as Tally
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import pytest
 
 from .conftest import StartMinato
 from .harness import App, Client, Minato, fetch, free_port, service, wait_until
+from .harness.apps import LETTERS, Apps, address
 from .harness.names import HANGS, Names
 from .harness.tls import Authority
 
@@ -23,52 +24,6 @@ from .harness.tls import Authority
 DNS = {"interval": 0.1, "timeout": 5}
 HANGING = DNS | {"timeout": 0.5}
 HEALTH = {"interval": 0.2, "tcp_timeout": 3, "http_timeout": 3}
-LETTERS = "abcde"
-
-
-def address(letter: str) -> str:
-    return f"127.0.0.{LETTERS.index(letter) + 1}"
-
-
-class Apps:
-    """Origins with one port on several addresses; /who tells which one answered."""
-
-    def __init__(self, letters: str = LETTERS) -> None:
-        self._apps: dict[str, App] = {}
-        port = 0
-        for letter in letters:
-            self._apps[letter] = app = App(name=letter, host=address(letter), port=port)
-            port = app.port
-            app.routes[b"/who"] = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n" + letter.encode()
-            app.routes[b"/kept"] = (
-                b"HTTP/1.1 200 OK\r\nCache-Control: max-age=60\r\nContent-Length: 1\r\n\r\n" + letter.encode()
-            )
-        self.port = port
-
-    def __getitem__(self, letter: str) -> App:
-        return self._apps[letter]
-
-    def upstream(self, label: str = "app", **keys: Any) -> dict[str, Any]:
-        return {"host": f"http://{label}.test:{self.port}", "health_uri": "/health"} | keys
-
-    def close(self) -> None:
-        for app in self._apps.values():
-            app.stop()
-        failures = [failure for app in self._apps.values() for failure in app.failures]
-        assert not failures, failures
-
-
-@pytest.fixture
-def apps() -> Iterator[Apps]:
-    made = Apps()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def names(tmp_path: Path) -> Names:
-    return Names(tmp_path / "names.json", app=[address("a")])
-
 
 Start = Callable[..., Minato]
 

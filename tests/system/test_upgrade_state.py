@@ -8,34 +8,22 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 
 import psutil
 import pytest
 
 from .harness import App, Client, Minato, Origin, fetch, free_port, make_config, request_bytes, service, wait_until
+from .harness.apps import Apps, address
 from .harness.names import Names
 from .test_affinity import HASHED, STICKY, TARGETS, begin_session, where
-from .test_names import DNS, HEALTH, Apps, Load, address, wait_for_answers, who
+from .test_names import DNS, HEALTH, Load, wait_for_answers, who
 from .test_outliers import PROBED, SHORT, ask, drop, spread, state_of
 from .test_upgrade_seams import wait_taken_over
 
 StartMinato = Callable[..., Minato]
 MakeApp = Callable[..., App]
 MakeOrigin = Callable[..., Origin]
-
-
-@pytest.fixture
-def apps() -> Iterator[Apps]:
-    made = Apps()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def names(tmp_path: Path) -> Names:
-    return Names(tmp_path / "names.json", app=[address("a")])
 
 
 # -- names

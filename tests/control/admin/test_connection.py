@@ -292,14 +292,19 @@ def test_requests_behind_an_answer_that_the_client_does_not_take_wait(api: Api) 
     assert api.connection._stream.pending_bytes < 9_000_000
 
 
-def test_pipelined_requests_are_all_answered_to_a_client_that_takes_its_time(api: Api) -> None:
-    api.send(GET.replace(b"/ok", b"/big") * 3 + GET)
+def read_until(api: Api, end: bytes) -> bytes:
     data = b""
     for _ in range(5_000):
         data += api.read()
-        if data.endswith(b'{"ok": true}\n'):
+        if data.endswith(end):
             break
         api.settle(1)
+    return data
+
+
+def test_pipelined_requests_are_all_answered_to_a_client_that_takes_its_time(api: Api) -> None:
+    api.send(GET.replace(b"/ok", b"/big") * 3 + GET)
+    data = read_until(api, b'{"ok": true}\n')
     assert statuses(data) == [200] * 4
     assert api.closed == []
     api.send(GET)
@@ -310,12 +315,7 @@ def test_connection_that_is_to_end_does_so_with_the_answer_that_is_on_its_way(ap
     api.send(GET.replace(b"/ok", b"/big") + GET)
     api.connection.finish()
     assert api.closed == []
-    data = b""
-    for _ in range(5_000):
-        data += api.read()
-        if data.endswith(b"}\n"):
-            break
-        api.settle(1)
+    data = read_until(api, b"}\n")
     api.settle()
     assert len(data) > 8_000_000 and statuses(data) == [200]
     api.client.close()
@@ -325,12 +325,7 @@ def test_connection_that_is_to_end_does_so_with_the_answer_that_is_on_its_way(ap
 
 def test_client_that_reads_slowly_gets_all_of_the_last_answer(api: Api) -> None:
     api.send(b"GET /big HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-    data = b""
-    for _ in range(5_000):
-        data += api.read()
-        if data.endswith(b"}\n"):
-            break
-        api.settle(1)
+    data = read_until(api, b"}\n")
     assert len(data) > 8_000_000
     api.settle()
     assert api.read() == b""

@@ -54,7 +54,7 @@ class Prober(threading.Thread):
         wait_until(lambda: self.answers >= before + count, "further answers")
 
     def check(self) -> None:
-        assert self.failures == []
+        assert self.failures == [], self.failures
         assert self.answers >= 20
 
 
