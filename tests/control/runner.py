@@ -158,6 +158,19 @@ def connect(port: int) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout=WAIT_S)
 
 
+def wait_refused(port: int) -> None:
+    """Wait until nobody listens: what a process had last is closed a moment after it was told."""
+    deadline_s = time.monotonic() + WAIT_S
+    while time.monotonic() < deadline_s:
+        try:
+            connect(port).close()
+        except ConnectionRefusedError:
+            return
+        except ConnectionResetError:
+            continue
+    raise AssertionError(f"somebody still listens on {port}")
+
+
 def ask(port: int, path: str = "/") -> dict[str, str]:
     """Send a request and return what the stand-in says of itself: pid, gen, healthy."""
     with connect(port) as sock:

@@ -19,7 +19,7 @@ import pytest
 
 from minato.control.purges import WAIT_S
 from tests.control.runner import WAIT_S as PATIENCE_S
-from tests.control.runner import Instance, ask, connect, finish, write_config
+from tests.control.runner import Instance, ask, connect, finish, wait_refused, write_config
 from tests.ports import free_port
 
 Start = Callable[..., Instance]
@@ -69,18 +69,6 @@ def call(admin: int, method: str, path: str, content: Any = None) -> tuple[int, 
 
 def purge(admin: int, content: Any = ALL) -> tuple[int, dict[str, Any]]:
     return call(admin, "POST", "/purge", content)
-
-
-def wait_refused(port: int) -> None:
-    deadline_s = time.monotonic() + PATIENCE_S
-    while time.monotonic() < deadline_s:
-        try:
-            connect(port).close()
-        except ConnectionRefusedError:
-            return
-        except ConnectionResetError:
-            continue
-    raise AssertionError(f"somebody still listens on {port}")
 
 
 def standin_purges(minato: Instance) -> list[str]:
