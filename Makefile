@@ -3,7 +3,7 @@
 VENV ?= .venv
 WORKERS ?= 4
 # Many tests wait for a clock or another process: more of them than there are cores.
-JOBS ?= 4
+JOBS ?= 5
 # Which Python, of those that are new enough: the first on the path, if it says that it was built with profile-guided
 # optimisation; else the distribution's, which is (though Debian's does not say so), if it can make virtual environments;
 # else the first on the path all the same. Measured: minato takes 8 to 20 % less CPU time than on a Python built without.
@@ -52,7 +52,7 @@ help: ## list the targets
 run: $(RUN_STAMP) ## install into .venv and start the demo on http://localhost:8080/ (WORKERS=4)
 	@exec $(BIN)/python bin/minato demo --workers $(WORKERS)
 
-test: $(DEV_STAMP) tools suite ## run every test suite (JOBS=4); installs what they need
+test: $(DEV_STAMP) tools suite ## run every test suite (JOBS=5); installs what they need
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup tests
 	MINATO_TEST_EXPRESS=false $(BIN)/python -m pytest -q -n $(JOBS) --dist loadgroup $(BOTH_WAYS) \
 		$(ONE_WAY:%=--ignore=tests/system/test_%.py)

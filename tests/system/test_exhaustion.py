@@ -174,7 +174,7 @@ def test_a_request_that_no_descriptor_is_left_for_is_503_and_not_blamed_on_the_u
         assert (response.status, response.get(b"retry-after"), response.says_close()) == (503, b"1", False)
         worker.rlimit(psutil.RLIMIT_NOFILE, (before, before))
         assert client.request().body == b"ok"
-    assert instance.find_log("cannot connect from here: EMFILE")
+    instance.wait_for_log("cannot connect from here: EMFILE")
     assert instance.find_log("is down") == []
 
 
